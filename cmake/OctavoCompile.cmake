@@ -1,0 +1,22 @@
+# How every target of the project is compiled: the language level, warnings and sanitizers.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+add_library(octavo_flags INTERFACE)
+target_compile_options(octavo_flags INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+if(OCTAVO_WERROR)
+  target_compile_options(octavo_flags INTERFACE -Werror)
+endif()
+foreach(sanitizer IN LISTS OCTAVO_SANITIZE)
+  target_compile_options(octavo_flags INTERFACE -fsanitize=${sanitizer} -fno-omit-frame-pointer
+                                                -fno-sanitize-recover=all)
+  target_link_options(octavo_flags INTERFACE -fsanitize=${sanitizer})
+endforeach()

@@ -1,0 +1,33 @@
+// What one engine step produced for one sample of one request. A plain value, owned by the caller.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octavo/export.h"
+
+namespace octavo {
+
+using RequestId = uint64_t;
+
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
+
+OCTAVO_EXPORT std::string_view finish_reason_name(FinishReason reason);
+
+struct OCTAVO_EXPORT RequestOutput {
+  RequestId request_id = 0;
+  int32_t sample_index = 0;             // 0..n-1
+  std::vector<int32_t> new_token_ids;   // since the last output of this sample; a stop token too
+  FinishReason finish_reason = FinishReason::kNone;
+  std::optional<int32_t> stop_token_id;  // the stop token that ended it; none for the model's EOS
+  std::string error;                     // with FinishReason::kError: what went wrong
+  int32_t num_cached_tokens = 0;         // prompt tokens that the prefix cache supplied
+  bool request_finished = false;         // every sample of the request has ended
+
+  bool finished() const { return finish_reason != FinishReason::kNone; }
+};
+
+}  // namespace octavo

@@ -1,0 +1,157 @@
+// The arguments of the back end's words. All tensors are on the back end's device. Activations are
+// of Backend::activation_dtype(); `tokens` is the number of rows of the step's ragged batch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "backend/packed_weight.h"
+#include "tensor/tensor.h"
+
+namespace octavo {
+
+enum class Activation : uint8_t {
+  kNone,
+  kRelu,
+  kSilu,      // x * sigmoid(x)
+  kGelu,      // x * Phi(x), by erf
+  kGeluTanh,  // the tanh approximation: "gelu_new", "gelu_pytorch_tanh"
+};
+
+// out[t] = table[ids[t] + offset], or += with accumulate.
+struct EmbedArgs {
+  Tensor ids;                 // int32 [tokens]
+  const PackedWeight* table;  // [vocab, hidden]
+  int32_t offset = 0;
+  bool accumulate = false;
+  Tensor out;  // [tokens, hidden]
+};
+
+// out = activation(x * weight^T + bias), and then += residual where one is given (out may be residual).
+struct LinearArgs {
+  Tensor x;                    // [tokens, in]
+  const PackedWeight* weight;  // [out, in]
+  Tensor bias;                 // float32 [out], or none
+  Activation activation = Activation::kNone;
+  Tensor residual;  // [tokens, out], or none
+  Tensor out;       // [tokens, out]
+};
+
+// out = x / sqrt(mean(x^2) + eps) * weight
+struct RmsNormArgs {
+  Tensor x;       // [tokens, hidden]
+  Tensor weight;  // float32 [hidden]
+  float eps;
+  Tensor out;  // [tokens, hidden], may be x
+};
+
+// out = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
+struct LayerNormArgs {
+  Tensor x;       // [tokens, hidden]
+  Tensor weight;  // float32 [hidden]
+  Tensor bias;    // float32 [hidden], or none
+  float eps;
+  Tensor out;  // [tokens, hidden], may be x
+};
+
+// out = activation(gate) * up
+struct GateArgs {
+  Tensor gate;  // [tokens, intermediate]
+  Tensor up;    // [tokens, intermediate]
+  Activation activation;
+  Tensor out;  // [tokens, intermediate], may be gate
+};
+
+// out = residual + linear(down, activation(linear(gate, x)) * linear(up, x))
+struct GatedMlpArgs {
+  Tensor x;                     // [tokens, hidden]
+  const PackedWeight* gate_up;  // [2 * intermediate, hidden], gate first
+  Tensor gate_up_bias;          // float32 [2 * intermediate], or none
+  const PackedWeight* down;     // [hidden, intermediate]
+  Tensor down_bias;             // float32 [hidden], or none
+  Activation activation;
+  Tensor scratch;   // [tokens, 2 * intermediate]
+  Tensor residual;  // [tokens, hidden], or none
+  Tensor out;       // [tokens, hidden], may be residual
+};
+
+// The keys and values of one layer, in the back end's own layout: num_blocks blocks of
+// Backend::kv_block_bytes(shape) bytes each.
+struct KvShape {
+  int32_t block_size;  // tokens
+  int32_t kv_heads;
+  int32_t head_dim;
+  DType dtype;
+};
+struct KvLayer {
+  void* data = nullptr;
+  KvShape shape{};
+};
+
+// Rotates q and k in place and stores k and v into the slots of the cache. Rotation pairs element i
+// with i + rotary_dim / 2 (the "neox" form): x[i] * cos - x[i + half] * sin, and
+// x[i + half] * cos + x[i] * sin.
+struct RopeStoreArgs {
+  Tensor q;        // [tokens, heads, head_dim]
+  Tensor k;        // [tokens, kv_heads, head_dim]
+  Tensor v;        // [tokens, kv_heads, head_dim]
+  Tensor cos_sin;  // float32 [rows, rotary_dim]: cosines, then sines; none: no rotation
+  Tensor cos_sin_rows;  // int32 [tokens]: the row of each token
+  Tensor slots;    // int32 [tokens]: block * block_size + place in the block
+  KvLayer kv;
+};
+
+// Causal attention of the step's tokens over their sequences' blocks. Query head h reads KV head
+// h / (heads / kv_heads). The ragged batch is that of the last begin_step.
+struct AttentionArgs {
+  Tensor q;  // [tokens, heads, head_dim]
+  KvLayer kv;
+  float scale;
+  int32_t window = 0;  // a token sees itself and window - 1 tokens before it; 0: all
+  Tensor out;          // [tokens, heads * head_dim]
+};
+
+// The ragged batch of a step. Host memory that stays valid during the step.
+struct StepMeta {
+  int32_t num_tokens = 0;
+  int32_t block_size = 0;
+  std::span<const int32_t> query_start;  // [sequences + 1]: rows of the batch
+  std::span<const int32_t> context_len;  // [sequences]: tokens with keys, this step's included
+  std::span<const int32_t> block_tables;  // [sequences, max_blocks]
+  int32_t max_blocks = 0;
+  int32_t num_sequences() const { return static_cast<int32_t>(context_len.size()); }
+};
+
+struct GatherRowsArgs {
+  Tensor x;     // [tokens, hidden]
+  Tensor rows;  // int32 [selected]
+  Tensor out;   // [selected, hidden]
+};
+
+// How one row of logits becomes a token. Stages in this order: banned ids to -infinity, temperature,
+// min_p, top_k (ties with the k-th are kept), top_p; then the inverse of the kept tokens'
+// distribution function, in the order of ids, at philox_uniform(seed, sample_index, position).
+struct SampleRow {
+  float temperature = 0.0f;  // 0: greedy, the lowest id among the largest logits
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  int32_t top_k = 0;  // 0: off
+  uint64_t seed = 0;
+  uint32_t sample_index = 0;
+  uint32_t position = 0;  // of the token that is chosen
+  std::span<const int32_t> banned;
+};
+
+// out[r] is the chosen id, or -1 where the logits hold a NaN or no finite value.
+struct SampleArgs {
+  Tensor logits;  // float32 [rows, vocab]; may be overwritten
+  std::span<const SampleRow> rows;
+  Tensor out;  // int32 [rows]
+};
+
+struct BlockCopy {
+  int32_t source;
+  int32_t target;
+};
+
+}  // namespace octavo
