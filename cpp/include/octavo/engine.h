@@ -23,19 +23,19 @@ struct OCTAVO_EXPORT ModelInfo {
   std::string architecture;  // the name in config.json, such as "LlamaForCausalLM"
   std::string dtype;         // of the weights in memory, such as "bfloat16"
   std::string kv_cache_dtype;
-  std::string device;        // "cpu" or "ref"
-  std::string isa;           // the instruction set that the kernels use, such as "avx512"
+  std::string device;  // "cpu" or "ref"
+  std::string isa;     // the instruction set that the kernels use, such as "avx512"
   int32_t num_threads = 0;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t num_layers = 0;
-  int64_t max_model_len = 0;      // tokens, prompt and output
+  int64_t max_model_len = 0;  // tokens, prompt and output
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;
   int64_t kv_cache_bytes = 0;
-  int64_t workspace_bytes = 0;    // activations of one step
+  int64_t workspace_bytes = 0;  // activations of one step
   int64_t num_kv_blocks = 0;
-  int32_t block_size = 0;         // tokens
+  int32_t block_size = 0;               // tokens
   std::optional<int32_t> eos_token_id;  // the model's end of sequence, where its files name one
   std::string config_json;              // the model's configuration in Hugging Face's form
 };
@@ -44,17 +44,17 @@ struct OCTAVO_EXPORT ModelInfo {
 struct OCTAVO_EXPORT EngineStats {
   int64_t num_running = 0;  // sequences
   int64_t num_waiting = 0;
-  int64_t num_blocks_used = 0;    // referenced by sequences
+  int64_t num_blocks_used = 0;  // referenced by sequences
   int64_t num_blocks_total = 0;
 
   int64_t num_steps = 0;
   int64_t num_preemptions = 0;
-  int64_t num_recomputed_tokens = 0;   // computed again after a preemption
-  int64_t num_prompt_tokens = 0;       // of the requests that were accepted
+  int64_t num_recomputed_tokens = 0;  // computed again after a preemption
+  int64_t num_prompt_tokens = 0;      // of the requests that were accepted
   int64_t num_generated_tokens = 0;
-  int64_t num_scheduled_tokens = 0;    // rows of all steps
-  int64_t prefix_cache_queries = 0;    // tokens looked up
-  int64_t prefix_cache_hits = 0;       // tokens found
+  int64_t num_scheduled_tokens = 0;  // rows of all steps
+  int64_t prefix_cache_queries = 0;  // tokens looked up
+  int64_t prefix_cache_hits = 0;     // tokens found
   int64_t num_requests_finished = 0;
   int64_t num_requests_aborted = 0;
 };
@@ -96,10 +96,10 @@ class OCTAVO_EXPORT Engine {
   // Forgets the cached prefixes of finished requests.
   void reset_prefix_cache();
 
-  // The float32 logits of every position of `token_ids`, row-major [tokens, vocab_size], computed in
-  // chunks of the token budget through the paged KV cache, outside the queue: for evaluation and
-  // tests. Throws InvalidArgument for ids or a length out of range, OutOfMemory when the requests in
-  // flight leave too few free blocks.
+  // The float32 logits of every position of `token_ids`, row-major [tokens, vocab_size], computed
+  // in chunks of at most max_num_seqs tokens through the paged KV cache, outside the queue: for
+  // evaluation and tests. Throws InvalidArgument for ids or a length out of range, OutOfMemory when
+  // the requests in flight leave too few free blocks.
   std::vector<float> compute_logits(std::span<const int32_t> token_ids);
 
  private:

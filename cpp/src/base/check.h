@@ -13,7 +13,7 @@ namespace octavo {
 template <typename... Args>
 std::string str_cat(const Args&... args) {
   std::ostringstream out;
-  (out << ... << args);
+  static_cast<void>((out << ... << args));
   return out.str();
 }
 
@@ -22,8 +22,8 @@ std::string str_cat(const Args&... args) {
 
 }  // namespace octavo
 
-#define OCTAVO_CHECK(condition, ...)                                                       \
-  do {                                                                                     \
-    if (!(condition)) [[unlikely]]                                                         \
+#define OCTAVO_CHECK(condition, ...)                                                          \
+  do {                                                                                        \
+    if (!(condition)) [[unlikely]]                                                            \
       ::octavo::check_failed(#condition, __FILE__, __LINE__, ::octavo::str_cat(__VA_ARGS__)); \
   } while (0)

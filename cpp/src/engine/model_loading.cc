@@ -1,0 +1,127 @@
+#include "engine/model_loading.h"
+
+#include <algorithm>
+
+#include "backend/registry.h"
+#include "base/check.h"
+#include "engine/memory_plan.h"
+#include "weights/checkpoint.h"
+
+namespace octavo {
+namespace {
+
+constexpr int32_t kBlockSize = 16;  // tokens: an octavo has sixteen pages
+
+void validate(const EngineConfig& config) {
+  const auto at_least = [](const char* name, int64_t value, int64_t least) {
+    if (value < least) {
+      throw InvalidArgument(str_cat(name, ": ", value, "; expected at least ", least));
+    }
+  };
+  if (config.model.empty()) throw InvalidArgument("model: empty; expected a path");
+  at_least("max_model_len", config.max_model_len, 0);
+  at_least("max_num_seqs", config.max_num_seqs, 1);
+  at_least("max_num_batched_tokens", config.max_num_batched_tokens, 1);
+  at_least("kv_cache_memory_bytes", config.kv_cache_memory_bytes, 0);
+  at_least("num_kv_blocks", config.num_kv_blocks, 0);
+  at_least("num_threads", config.num_threads, 0);
+}
+
+// auto: bfloat16 checkpoints stay, all others become float16, as in vLLM.
+DType choose_dtype(const std::string& name, Scheme main_scheme) {
+  if (name != "auto") return floating_dtype_from_name(name);
+  return main_scheme == Scheme::kBF16 ? DType::kBFloat16 : DType::kFloat16;
+}
+
+std::vector<int32_t> read_eos_token_ids(const Json& config, int64_t vocab_size) {
+  std::vector<int32_t> ids;
+  const auto append = [&](const Json& value) {
+    if (!value.is_number_integer()) return;
+    const auto id = value.get<int64_t>();
+    if (id >= 0 && id < vocab_size) ids.push_back(static_cast<int32_t>(id));
+  };
+  const auto found = config.find("eos_token_id");
+  if (found == config.end()) return ids;
+  if (found->is_array()) {
+    for (const Json& value : *found) append(value);
+  } else {
+    append(*found);
+  }
+  return ids;
+}
+
+// The sizes of a step: no wider than the model can fill (section 1.3 of vLLM's defaults).
+void settle_step_sizes(const EngineConfig& config, LoadedModel& loaded) {
+  const int64_t all = loaded.info.max_model_len * config.max_num_seqs;
+  loaded.max_num_batched_tokens =
+      static_cast<int32_t>(std::min<int64_t>(config.max_num_batched_tokens, all));
+  loaded.max_num_seqs = std::min(config.max_num_seqs, loaded.max_num_batched_tokens);
+  if (!config.enable_chunked_prefill && loaded.max_num_batched_tokens < loaded.info.max_model_len) {
+    throw InvalidArgument(str_cat("max_num_batched_tokens: ", config.max_num_batched_tokens,
+                                  " with chunked prefill off; expected at least max_model_len, ",
+                                  loaded.info.max_model_len));
+  }
+}
+
+void describe(const Checkpoint& checkpoint, const WeightLoader& loader, const ModelShape& shape,
+              LoadedModel& loaded) {
+  const DeviceInfo device = loaded.backend->info();
+  ModelInfo& info = loaded.info;
+  info.architecture = checkpoint.architecture();
+  info.device = device.name;
+  info.isa = device.isa;
+  info.num_threads = device.num_threads;
+  info.vocab_size = shape.vocab_size;
+  info.hidden_size = shape.hidden_size;
+  info.num_layers = shape.num_layers;
+  info.max_model_len = shape.max_model_len;
+  info.num_parameters = loader.num_parameters();
+  info.weight_bytes = loader.weight_bytes();
+  info.block_size = kBlockSize;
+  info.config_json = checkpoint.config().dump();
+  loaded.eos_token_ids = read_eos_token_ids(checkpoint.config(), shape.vocab_size);
+  if (!loaded.eos_token_ids.empty()) info.eos_token_id = loaded.eos_token_ids.front();
+}
+
+void allocate_kv(const EngineConfig& config, LoadedModel& loaded) {
+  ModelInfo& info = loaded.info;
+  const auto block_bytes = static_cast<int64_t>(loaded.runner->kv_block_bytes());
+  info.num_kv_blocks = plan_kv_blocks(config,
+                                      {.block_bytes = block_bytes,
+                                       .block_size = kBlockSize,
+                                       .max_model_len = info.max_model_len,
+                                       .max_num_seqs = loaded.max_num_seqs},
+                                      available_memory_bytes());
+  info.kv_cache_bytes = info.num_kv_blocks * block_bytes;
+  info.workspace_bytes = static_cast<int64_t>(loaded.runner->workspace_bytes());
+  loaded.runner->allocate_kv(info.num_kv_blocks);
+}
+
+}  // namespace
+
+LoadedModel load_model(const EngineConfig& config) {
+  validate(config);
+  LoadedModel loaded;
+  loaded.backend = make_backend(config.device, config.num_threads);
+  const std::unique_ptr<Checkpoint> checkpoint = open_checkpoint(config.model, config.load_format);
+  const DType dtype = choose_dtype(config.dtype, checkpoint->main_scheme());
+  const DType kv_dtype =
+      config.kv_cache_dtype == "auto" ? dtype : floating_dtype_from_name(config.kv_cache_dtype);
+  WeightLoader loader(*loaded.backend, *checkpoint, dtype);
+  std::unique_ptr<Model> model = make_model(
+      loader,
+      {.max_model_len = config.max_model_len, .max_batch_tokens = config.max_num_batched_tokens});
+  describe(*checkpoint, loader, model->shape(), loaded);
+  loaded.info.dtype = dtype_name(dtype);
+  loaded.info.kv_cache_dtype = dtype_name(kv_dtype);
+  settle_step_sizes(config, loaded);
+  loaded.runner =
+      std::make_unique<ModelRunner>(*loaded.backend, std::move(model), dtype, kv_dtype,
+                                    RunnerLimits{.max_tokens = loaded.max_num_batched_tokens,
+                                                 .max_selected = loaded.max_num_seqs,
+                                                 .block_size = kBlockSize});
+  allocate_kv(config, loaded);
+  return loaded;
+}
+
+}  // namespace octavo

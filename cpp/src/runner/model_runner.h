@@ -1,0 +1,64 @@
+// Runs step plans on a model: owns the model, the KV cache's memory, the workspace and the step's
+// inputs. Owned by the engine, used on the step thread.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "models/registry.h"
+#include "runner/kv_storage.h"
+#include "runner/step_inputs.h"
+#include "weights/checkpoint.h"
+
+namespace octavo {
+
+struct RunnerLimits {
+  int64_t max_tokens = 0;    // rows of one step
+  int64_t max_selected = 0;  // rows of logits of one step
+  int32_t block_size = 16;
+};
+
+class ModelRunner {
+ public:
+  // Measures the workspace; the KV cache comes by allocate_kv, when its size is known.
+  ModelRunner(Backend& backend, std::unique_ptr<Model> model, DType weights, DType kv_dtype,
+              const RunnerLimits& limits);
+
+  const ModelShape& shape() const { return model_->shape(); }
+  // An additional prefix-cache salt for prompts of this length; usually empty.
+  std::string prefix_salt(int64_t prompt_len) const;
+  size_t workspace_bytes() const { return arena_.capacity_bytes(); }
+  // Bytes of one block over all layers.
+  size_t kv_block_bytes() const;
+  void allocate_kv(int64_t num_blocks);
+
+  // Runs a step; `rows` tell how to choose a token for each sequence of the plan that samples, in
+  // the plan's order.
+  void launch(const StepPlan& plan, std::span<const SampleRow> rows);
+  // Waits for the launched step: one id for each of its rows, or -1 where the logits hold a NaN.
+  std::span<const int32_t> collect();
+
+  // Runs a step and copies the logits of every row to `out`, float32 [plan.num_tokens, vocab_size].
+  void compute_logits(const StepPlan& plan, float* out);
+
+ private:
+  KvShape kv_shape() const;
+  ForwardContext make_context(Backend& backend, Arena& arena) const;
+  Tensor allocate_logits(Arena& arena, int64_t rows) const;
+  Tensor forward(const StepPlan& plan, bool all_rows);
+  size_t measure_workspace() const;
+
+  Backend& backend_;
+  std::unique_ptr<Model> model_;
+  DType activation_dtype_;
+  DType kv_dtype_;
+  RunnerLimits limits_;
+  Arena arena_;
+  StepInputs inputs_;
+  std::unique_ptr<KvStorage> kv_;
+  Buffer next_ids_;                // int32 [max_selected]
+  std::vector<int32_t> host_ids_;  // of the launched step
+};
+
+}  // namespace octavo

@@ -1,0 +1,49 @@
+// The device's view of a step plan: ids, positions, slots and block tables in persistent buffers
+// that are sized once for the largest step. Owned by the model runner.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "layers/rotary.h"
+#include "sched/step_plan.h"
+
+namespace octavo {
+
+class StepInputs {
+ public:
+  StepInputs(Backend& backend, int64_t max_tokens, int64_t max_selected, int32_t block_size);
+
+  // Lays out the plan's rows in its order. With `all_rows` every row's logits are selected,
+  // otherwise those of the last row of each sequence that samples. `rotary` may be null.
+  void fill(const StepPlan& plan, Rotary* rotary, bool all_rows);
+
+  StepMeta meta() const;
+  int64_t num_tokens() const { return static_cast<int64_t>(token_ids_.size()); }
+  int64_t num_selected() const { return static_cast<int64_t>(selected_.size()); }
+
+  Tensor token_ids() const { return device(0, num_tokens()); }
+  Tensor positions() const { return device(1, num_tokens()); }
+  Tensor slots() const { return device(2, num_tokens()); }
+  Tensor rotary_rows() const { return device(3, num_tokens()); }
+  Tensor selected_rows() const { return device(4, num_selected()); }
+
+ private:
+  void append(const ScheduledSequence& sequence, Rotary* rotary);
+  void upload(int index, const std::vector<int32_t>& values);
+  // int32 [count] at the start of the index-th buffer.
+  Tensor device(int index, int64_t count) const;
+
+  Backend& backend_;
+  int32_t block_size_;
+  int32_t max_blocks_ = 0;  // of the widest block table of the step
+  Buffer buffers_[5];
+  std::vector<int32_t> token_ids_, positions_, slots_, rotary_rows_;  // [tokens]
+  std::vector<int32_t> selected_;                                     // [selected]
+  std::vector<int32_t> query_start_;                                  // [sequences + 1]
+  std::vector<int32_t> context_len_;                                  // [sequences]
+  std::vector<int32_t> block_tables_;                                 // [sequences, max_blocks]
+};
+
+}  // namespace octavo

@@ -1,0 +1,147 @@
+// The engine. Every call releases the GIL: calls wait for the step in progress.
+#include "octavo/engine.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <limits>
+
+#include "bindings.h"
+
+namespace octavo {
+namespace {
+
+std::vector<int32_t> narrow_ids(const std::vector<int64_t>& wide) {
+  std::vector<int32_t> ids;
+  ids.reserve(wide.size());
+  for (int64_t id : wide) {
+    if (id < std::numeric_limits<int32_t>::min() || id > std::numeric_limits<int32_t>::max()) {
+      throw InvalidArgument("Token id " + std::to_string(id) +
+                            " is out of vocabulary; expected a 32-bit id");
+    }
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
+// A sequence of ints, or an integer array of one dimension (copied through its tolist).
+std::vector<int32_t> token_ids(nb::handle source) {
+  nb::object sequence = nb::borrow(source);
+  if (nb::hasattr(source, "tolist")) sequence = source.attr("tolist")();
+  std::vector<int64_t> wide;
+  if (!nb::try_cast(sequence, wide, true) || nb::isinstance<nb::str>(source)) {
+    throw InvalidArgument("prompt_token_ids: expected a sequence of integers");
+  }
+  return narrow_ids(wide);
+}
+
+using LogitsArray = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+LogitsArray compute_logits(Engine& engine, nb::handle source) {
+  const std::vector<int32_t> ids = token_ids(source);
+  std::unique_ptr<std::vector<float>> logits;
+  {
+    nb::gil_scoped_release release;
+    logits = std::make_unique<std::vector<float>>(engine.compute_logits(ids));
+  }
+  const size_t rows = ids.size(), columns = logits->size() / rows;
+  float* data = logits->data();
+  nb::capsule owner(logits.release(),
+                    [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  return LogitsArray(data, {rows, columns}, owner);
+}
+
+nb::dict stats_dict(const Engine& engine) {
+  EngineStats stats;
+  {
+    nb::gil_scoped_release release;
+    stats = engine.stats();
+  }
+  nb::dict result;
+  result["num_running"] = stats.num_running;
+  result["num_waiting"] = stats.num_waiting;
+  result["num_blocks_used"] = stats.num_blocks_used;
+  result["num_blocks_total"] = stats.num_blocks_total;
+  result["num_steps"] = stats.num_steps;
+  result["num_preemptions"] = stats.num_preemptions;
+  result["num_recomputed_tokens"] = stats.num_recomputed_tokens;
+  result["num_prompt_tokens"] = stats.num_prompt_tokens;
+  result["num_generated_tokens"] = stats.num_generated_tokens;
+  result["num_scheduled_tokens"] = stats.num_scheduled_tokens;
+  result["prefix_cache_queries"] = stats.prefix_cache_queries;
+  result["prefix_cache_hits"] = stats.prefix_cache_hits;
+  result["num_requests_finished"] = stats.num_requests_finished;
+  result["num_requests_aborted"] = stats.num_requests_aborted;
+  return result;
+}
+
+void bind_constructor(nb::class_<Engine>& engine) {
+  const EngineConfig defaults;
+  engine.def(
+      "__init__",
+      [](Engine* self, std::string model, std::string device, std::string dtype,
+         std::string kv_cache_dtype, std::string load_format, int64_t max_model_len,
+         int32_t max_num_seqs, int32_t max_num_batched_tokens, int64_t kv_cache_memory_bytes,
+         int64_t num_kv_blocks, bool enable_prefix_caching, bool enable_chunked_prefill,
+         int32_t num_threads, uint64_t seed) {
+        nb::gil_scoped_release release;
+        new (self) Engine({.model = std::move(model),
+                           .device = std::move(device),
+                           .dtype = std::move(dtype),
+                           .kv_cache_dtype = std::move(kv_cache_dtype),
+                           .load_format = std::move(load_format),
+                           .max_model_len = max_model_len,
+                           .max_num_seqs = max_num_seqs,
+                           .max_num_batched_tokens = max_num_batched_tokens,
+                           .kv_cache_memory_bytes = kv_cache_memory_bytes,
+                           .num_kv_blocks = num_kv_blocks,
+                           .enable_prefix_caching = enable_prefix_caching,
+                           .enable_chunked_prefill = enable_chunked_prefill,
+                           .num_threads = num_threads,
+                           .seed = seed});
+      },
+      nb::kw_only(), nb::arg("model"), nb::arg("device") = defaults.device,
+      nb::arg("dtype") = defaults.dtype, nb::arg("kv_cache_dtype") = defaults.kv_cache_dtype,
+      nb::arg("load_format") = defaults.load_format,
+      nb::arg("max_model_len") = defaults.max_model_len,
+      nb::arg("max_num_seqs") = defaults.max_num_seqs,
+      nb::arg("max_num_batched_tokens") = defaults.max_num_batched_tokens,
+      nb::arg("kv_cache_memory_bytes") = defaults.kv_cache_memory_bytes,
+      nb::arg("num_kv_blocks") = defaults.num_kv_blocks,
+      nb::arg("enable_prefix_caching") = defaults.enable_prefix_caching,
+      nb::arg("enable_chunked_prefill") = defaults.enable_chunked_prefill,
+      nb::arg("num_threads") = defaults.num_threads, nb::arg("seed") = defaults.seed);
+}
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+  nb::class_<Engine> engine(m, "Engine", "Owns a model, its KV cache and every request in flight.");
+  bind_constructor(engine);
+  using Release = nb::call_guard<nb::gil_scoped_release>;
+  engine
+      .def(
+          "add_request",
+          [](Engine& self, nb::handle prompt, const SamplingParams& params,
+             const std::string& cache_salt) {
+            const std::vector<int32_t> ids = token_ids(prompt);
+            const nb::gil_scoped_release release;
+            return self.add_request(ids, params, cache_salt);
+          },
+          nb::arg("prompt_token_ids"), nb::arg("params"), nb::arg("cache_salt") = "")
+      .def("fork", &Engine::fork, nb::arg("parent"), nb::arg("sample_index"), nb::arg("params"),
+           Release())
+      .def("step", &Engine::step, Release())
+      .def("abort", &Engine::abort, nb::arg("request_id"), Release())
+      .def("abort_sample", &Engine::abort_sample, nb::arg("request_id"), nb::arg("sample_index"),
+           Release())
+      .def("has_unfinished_requests", &Engine::has_unfinished_requests, Release())
+      .def("stats", &stats_dict)
+      .def_prop_ro("model_info", &Engine::model_info, nb::rv_policy::reference_internal)
+      .def("reset_prefix_cache", &Engine::reset_prefix_cache, Release())
+      .def("compute_logits", &compute_logits, nb::arg("token_ids"));
+}
+
+}  // namespace octavo
