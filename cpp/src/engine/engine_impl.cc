@@ -1,0 +1,252 @@
+#include "engine/engine_impl.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/philox.h"
+
+namespace octavo {
+
+Engine::Impl::Impl(const EngineConfig& engine_config)
+    : config(engine_config),
+      loaded(load_model(engine_config)),
+      blocks(static_cast<int32_t>(loaded.info.num_kv_blocks), loaded.info.block_size,
+             engine_config.enable_prefix_caching),
+      scheduler({.max_num_seqs = loaded.max_num_seqs,
+                 .max_num_batched_tokens = loaded.max_num_batched_tokens,
+                 .enable_chunked_prefill = engine_config.enable_chunked_prefill},
+                blocks) {
+  counters.num_blocks_total = loaded.info.num_kv_blocks;
+}
+
+// A forked child has neither the threads nor a consistent mutex: refuse before touching either.
+std::unique_lock<std::mutex> Engine::Impl::lock() const {
+  if (getpid() != owner) {
+    throw Error(
+        "engine: used in a process forked after its creation; expected the child to create "
+        "an engine of its own");
+  }
+  return std::unique_lock(mutex);
+}
+
+// Returns the number of tokens to generate at most.
+int32_t Engine::Impl::check_prompt(std::span<const int32_t> prompt,
+                                   const SamplingParams& params) const {
+  const ModelInfo& info = loaded.info;
+  const auto length = static_cast<int64_t>(prompt.size());
+  if (length == 0) throw InvalidArgument("The decoder prompt cannot be empty");
+  for (int32_t id : prompt) {
+    if (id < 0 || id >= info.vocab_size) {
+      throw InvalidArgument(
+          str_cat("Token id ", id, " is out of vocabulary; expected 0 to ", info.vocab_size - 1));
+    }
+  }
+  if (length > info.max_model_len) {
+    throw InvalidArgument(str_cat(
+        "This model's maximum context length is ", info.max_model_len,
+        " tokens. However, your prompt contains ", length,
+        " input tokens, which exceeds this limit even without any output tokens. Please reduce the "
+        "length of the prompt."));
+  }
+  if (length == info.max_model_len) {
+    throw InvalidArgument(str_cat(
+        "The decoder prompt (length ", length,
+        ") plus the number of requested output tokens (at least 1) is longer than the maximum "
+        "model "
+        "length of ",
+        info.max_model_len,
+        ". Make sure that `max_model_len` is no smaller than the number of text tokens (prompt + "
+        "requested output tokens)."));
+  }
+  params.validate(info.vocab_size);
+  const int64_t room = info.max_model_len - length;
+  const int64_t wanted = std::min<int64_t>(room, params.max_tokens.value_or(room));
+  // The last token is generated and never stored.
+  const int64_t storable = kv_capacity() - length + 1;
+  if (storable < 1 || (params.max_tokens && wanted > storable)) {
+    throw InvalidArgument(
+        str_cat("prompt of ", length, " tokens with max_tokens=", wanted,
+                " can never fit in the KV cache of ", kv_capacity(),
+                " tokens; expected at most that many, or a larger kv_cache_memory_bytes"));
+  }
+  return static_cast<int32_t>(std::min(wanted, storable));
+}
+
+Request& Engine::Impl::new_request(std::span<const int32_t> tokens, const SamplingParams& params,
+                                   int32_t max_tokens) {
+  const RequestId id = next_request_id++;
+  SamplingParams effective = params;
+  if (loaded.eos_token_ids.size() > 1) {
+    effective.extra_eos_token_ids.insert(effective.extra_eos_token_ids.end(),
+                                         loaded.eos_token_ids.begin() + 1,
+                                         loaded.eos_token_ids.end());
+  }
+  const PhiloxBlock derived =
+      philox4x32({static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32), 0, 1},
+                 {static_cast<uint32_t>(config.seed), static_cast<uint32_t>(config.seed >> 32)});
+  auto request = std::make_unique<Request>(
+      Request{.id = id,
+              .params = effective,
+              .seed = params.seed.value_or((uint64_t{derived[0]} << 32) | derived[1]),
+              .stop = StopCondition(effective, loaded.info.eos_token_id, max_tokens),
+              .num_prompt_tokens = static_cast<int32_t>(tokens.size())});
+  request->samples.resize(static_cast<size_t>(params.n));
+  for (size_t i = 0; i < request->samples.size(); ++i) {
+    request->samples[i].request = request.get();
+    request->samples[i].index = static_cast<int32_t>(i);
+  }
+  counters.num_prompt_tokens += request->num_prompt_tokens;
+  return *requests.emplace(id, std::move(request)).first->second;
+}
+
+Sequence* Engine::Impl::new_sequence(Sample& sample, std::span<const int32_t> tokens,
+                                     int32_t prompt_len, std::string_view salt) {
+  sample.sequence = std::make_unique<Sequence>(
+      next_sequence_id++, std::vector<int32_t>(tokens.begin(), tokens.end()), std::string(salt));
+  sample.sequence->prompt_len = prompt_len;  // a fork's tokens begin with its parent's prompt
+  samples_by_sequence.emplace(sample.sequence->id, &sample);
+  return sample.sequence.get();
+}
+
+Sample& Engine::Impl::find_sample(RequestId id, int32_t sample_index) {
+  const auto found = requests.find(id);
+  if (found == requests.end()) {
+    throw InvalidArgument(str_cat("request ", id, " is not in flight; expected one that is"));
+  }
+  std::vector<Sample>& samples = found->second->samples;
+  if (sample_index < 0 || static_cast<size_t>(sample_index) >= samples.size() ||
+      samples[static_cast<size_t>(sample_index)].sequence == nullptr) {
+    throw InvalidArgument(str_cat("sample ", sample_index, " of request ", id,
+                                  " is not in flight; expected one that is"));
+  }
+  return samples[static_cast<size_t>(sample_index)];
+}
+
+std::vector<SampleRow> Engine::Impl::sample_rows(const StepPlan& plan) {
+  std::vector<SampleRow> rows;
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    if (!scheduled.samples) continue;
+    const Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
+    const Request& request = *sample.request;
+    const SamplingParams& params = request.params;
+    rows.push_back({.temperature = params.greedy() ? 0.0f : params.temperature,
+                    .top_p = params.top_p,
+                    .min_p = params.min_p,
+                    .top_k = std::max(params.top_k, 0),
+                    .seed = request.seed,
+                    .sample_index = static_cast<uint32_t>(sample.index),
+                    .position = static_cast<uint32_t>(sample.sequence->tokens.size()),
+                    .banned = request.stop.banned(request.num_generated(sample))});
+  }
+  return rows;
+}
+
+std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan,
+                                                 std::span<const int32_t> tokens) {
+  scheduler.complete(plan);
+  std::vector<RequestOutput> outputs;
+  size_t row = 0;
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    if (!scheduled.samples) continue;
+    Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
+    if (!sample.request->prompt_computed) fork_samples(*sample.request);
+    outputs.push_back(advance(sample, tokens[row++]));
+  }
+  return outputs;
+}
+
+// The prompt of `request` is computed: its other samples begin on its blocks, each by computing the
+// last prompt token once more, for logits of its own.
+void Engine::Impl::fork_samples(Request& request) {
+  request.prompt_computed = true;
+  const Sequence& leader = *request.samples.front().sequence;
+  request.num_cached_tokens = std::max(leader.num_cached_tokens, 0);
+  for (size_t i = request.samples.size();
+       i-- > 1;) {  // backwards: each goes right behind the leader
+    Sample& sample = request.samples[i];
+    if (sample.finished) continue;
+    Sequence* child = new_sequence(sample, leader.tokens, leader.prompt_len, leader.cache_salt);
+    scheduler.fork(leader, child);
+  }
+}
+
+RequestOutput Engine::Impl::advance(Sample& sample, int32_t token) {
+  Request& request = *sample.request;
+  RequestOutput output{.request_id = request.id,
+                       .sample_index = sample.index,
+                       .num_cached_tokens = request.num_cached_tokens};
+  if (token < 0) {
+    output.finish_reason = FinishReason::kError;
+    output.error = "logits: NaN, or nothing left to sample; expected at least one finite value";
+  } else {
+    sample.sequence->tokens.push_back(token);
+    output.new_token_ids.push_back(token);
+    ++counters.num_generated_tokens;
+    const StopCondition::Verdict verdict = request.stop.check(token, request.num_generated(sample));
+    output.finish_reason = verdict.reason;
+    output.stop_token_id = verdict.stop_token_id;
+  }
+  if (output.finished()) {
+    end_sample(sample);
+    output.request_finished = request.finished();
+    if (output.request_finished) forget(request.id, false);
+  }
+  return output;
+}
+
+// The step could not run: its sequences end with the error, all others go on.
+std::vector<RequestOutput> Engine::Impl::fail(const StepPlan& plan, const std::string& error) {
+  std::vector<RequestOutput> outputs;
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    const auto found = samples_by_sequence.find(scheduled.sequence_id);
+    if (found == samples_by_sequence.end()) continue;  // ended with its request's first sample
+    Request& request = *found->second->request;
+    for (Sample& sample : request.samples) {
+      if (sample.finished) continue;
+      end_sample(sample);
+      outputs.push_back({.request_id = request.id,
+                         .sample_index = sample.index,
+                         .finish_reason = FinishReason::kError,
+                         .error = error,
+                         .request_finished = request.finished()});
+    }
+    forget(request.id, false);
+  }
+  if (scheduler.step_in_flight()) scheduler.complete(plan);
+  return outputs;
+}
+
+void Engine::Impl::end_sample(Sample& sample) {
+  sample.finished = true;
+  if (sample.sequence == nullptr) return;
+  scheduler.remove(sample.sequence.get());
+  samples_by_sequence.erase(sample.sequence->id);
+  sample.sequence.reset();
+}
+
+void Engine::Impl::forget(RequestId id, bool aborted) {
+  requests.erase(id);
+  ++(aborted ? counters.num_requests_aborted : counters.num_requests_finished);
+}
+
+void Engine::Impl::run_logits_chunk(std::span<const int32_t> tokens, int32_t begin, int32_t end,
+                                    BlockTable& table, float* out) {
+  StepPlan plan;
+  if (!blocks.grow(table, begin, end, plan.copies)) {
+    throw OutOfMemory(str_cat("compute_logits: ", tokens.size(),
+                              " tokens need more KV blocks than the ", blocks.num_blocks_free(),
+                              " that are free; expected fewer tokens, or "
+                              "fewer requests in flight"));
+  }
+  plan.sequences.push_back(
+      {.sequence_id = -1,
+       .tokens = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+       .num_computed = begin,
+       .prompt_len = static_cast<int32_t>(tokens.size()),
+       .block_table = table.ids(),
+       .samples = false});
+  plan.num_tokens = end - begin;
+  loaded.runner->compute_logits(plan, out);
+}
+
+}  // namespace octavo
