@@ -12,8 +12,9 @@
 
 namespace octavo {
 
-// Integers widen to int64_t (values above its range are refused), floats to double. Nested arrays do
-// not occur in practice and are refused.
+// Integers widen to int64_t (values above its range are refused), floats to double. Nested arrays
+// do not occur in practice and are refused. Keys are printable ASCII; strings are the file's bytes,
+// which should be UTF-8 but are not checked.
 using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<bool>,
                                std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
 

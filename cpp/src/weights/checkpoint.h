@@ -1,6 +1,6 @@
-// A model on disk, whatever its files: a configuration in Hugging Face's form and named tensors with
-// the names of the Hugging Face checkpoint. Opened once by the loading thread; it must outlive what
-// was taken from it, until that is packed.
+// A model on disk, whatever its files: a configuration in Hugging Face's form and named tensors
+// with the names of the Hugging Face checkpoint. Opened once by the loading thread; it must outlive
+// what was taken from it, until that is packed.
 #pragma once
 
 #include <initializer_list>
@@ -42,8 +42,8 @@ class Checkpoint {
   virtual bool conv1d_transposed() const { return true; }
 
   virtual bool has(std::string_view name) const = 0;
-  // The tensor of that name, marked as used. Throws LoadError that names it when it is missing or its
-  // shape is another.
+  // The tensor of that name, marked as used. Throws LoadError that names it when it is missing, its
+  // shape or dtype is another, or its file has shrunk since it was opened.
   virtual WeightTensor take(std::string_view name, std::span<const int64_t> shape) = 0;
   WeightTensor take(std::string_view name, std::initializer_list<int64_t> shape) {
     return take(name, std::span<const int64_t>(shape.begin(), shape.size()));
@@ -57,7 +57,7 @@ class Checkpoint {
 };
 
 // Opens a directory with config.json and safetensors, or a .gguf file. load_format: auto,
-// safetensors, gguf, dummy. Throws LoadError.
+// safetensors, gguf, dummy. Throws LoadError; InvalidArgument for another load_format.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path, std::string_view load_format);
 
 }  // namespace octavo
