@@ -1,6 +1,8 @@
 // The extension module octavo._core: the public headers of the C++ library, nothing more.
-#include "bindings.h"
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include "bindings.h"
 #include "octavo/engine.h"
 #include "octavo/version.h"
 

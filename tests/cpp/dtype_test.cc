@@ -96,10 +96,10 @@ TEST_CASE("arrays convert as their elements do") {
 }
 
 TEST_CASE("dtypes have names") {
-  CHECK(floating_dtype_from_name("float32") == DType::kFloat32);
-  CHECK(floating_dtype_from_name("half") == DType::kFloat16);
-  CHECK(floating_dtype_from_name("bfloat16") == DType::kBFloat16);
-  CHECK_THROWS_AS(floating_dtype_from_name("int32"), InvalidArgument);
+  CHECK(floating_dtype_from_name("float32", "dtype") == DType::kFloat32);
+  CHECK(floating_dtype_from_name("half", "dtype") == DType::kFloat16);
+  CHECK(floating_dtype_from_name("bfloat16", "dtype") == DType::kBFloat16);
+  CHECK_THROWS_AS(floating_dtype_from_name("int32", "dtype"), InvalidArgument);
   CHECK(dtype_name(DType::kBFloat16) == "bfloat16");
 }
 

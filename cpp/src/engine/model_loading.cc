@@ -29,7 +29,7 @@ void validate(const EngineConfig& config) {
 
 // auto: bfloat16 checkpoints stay, all others become float16, as in vLLM.
 DType choose_dtype(const std::string& name, Scheme main_scheme) {
-  if (name != "auto") return floating_dtype_from_name(name);
+  if (name != "auto") return floating_dtype_from_name(name, "dtype");
   return main_scheme == Scheme::kBF16 ? DType::kBFloat16 : DType::kFloat16;
 }
 
@@ -94,7 +94,13 @@ void allocate_kv(const EngineConfig& config, LoadedModel& loaded) {
                                       available_memory_bytes());
   info.kv_cache_bytes = info.num_kv_blocks * block_bytes;
   info.workspace_bytes = static_cast<int64_t>(loaded.runner->workspace_bytes());
-  loaded.runner->allocate_kv(info.num_kv_blocks);
+  try {
+    loaded.runner->allocate_kv(info.num_kv_blocks);
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(str_cat("KV cache: ", info.num_kv_blocks, " blocks of ", block_bytes,
+                              " bytes, beside ", info.weight_bytes, " bytes of weights and ",
+                              info.workspace_bytes, " of workspace, do not fit; ", error.what()));
+  }
 }
 
 }  // namespace
@@ -105,8 +111,9 @@ LoadedModel load_model(const EngineConfig& config) {
   loaded.backend = make_backend(config.device, config.num_threads);
   const std::unique_ptr<Checkpoint> checkpoint = open_checkpoint(config.model, config.load_format);
   const DType dtype = choose_dtype(config.dtype, checkpoint->main_scheme());
-  const DType kv_dtype =
-      config.kv_cache_dtype == "auto" ? dtype : floating_dtype_from_name(config.kv_cache_dtype);
+  const DType kv_dtype = config.kv_cache_dtype == "auto"
+                             ? dtype
+                             : floating_dtype_from_name(config.kv_cache_dtype, "kv_cache_dtype");
   WeightLoader loader(*loaded.backend, *checkpoint, dtype);
   std::unique_ptr<Model> model = make_model(
       loader,

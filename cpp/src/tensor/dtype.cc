@@ -16,12 +16,12 @@ std::string_view dtype_name(DType dtype) {
   return "unknown";
 }
 
-DType floating_dtype_from_name(std::string_view name) {
+DType floating_dtype_from_name(std::string_view name, std::string_view parameter) {
   if (name == "float32" || name == "float") return DType::kFloat32;
   if (name == "float16" || name == "half") return DType::kFloat16;
   if (name == "bfloat16") return DType::kBFloat16;
-  throw InvalidArgument(str_cat("dtype: '", name,
-                                "' is unknown; expected auto, float32, bfloat16 or float16"));
+  throw InvalidArgument(
+      str_cat(parameter, ": '", name, "' is unknown; expected auto, float32, bfloat16 or float16"));
 }
 
 // The arithmetic of both conversions is that of IEEE 754 binary16: a float32 of the same value is

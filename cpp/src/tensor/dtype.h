@@ -15,8 +15,9 @@ constexpr size_t dtype_size(DType dtype) {
   return dtype == DType::kFloat32 || dtype == DType::kInt32 ? 4 : 2;
 }
 
-std::string_view dtype_name(DType dtype);           // "float32", "float16", "bfloat16", "int32"
-DType floating_dtype_from_name(std::string_view name);  // throws InvalidArgument
+std::string_view dtype_name(DType dtype);  // "float32", "float16", "bfloat16", "int32"
+// Throws InvalidArgument that begins with `parameter`.
+DType floating_dtype_from_name(std::string_view name, std::string_view parameter);
 
 inline float bfloat16_to_float(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);

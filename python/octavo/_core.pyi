@@ -1,0 +1,179 @@
+"""The C++ engine: tokens in, tokens out. Everything here is implemented in the extension module.
+
+Every function validates its arguments; failures are exceptions of the ``OctavoError`` family. An
+object may be used from any thread; calls on one ``Engine`` are serialised.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class OctavoError(Exception):
+    """The base of every error that Octavo raises on purpose."""
+
+class ValidationError(OctavoError, ValueError):
+    """A request, parameter or option is outside its range; the engine is unchanged."""
+
+class ModelLoadError(OctavoError, RuntimeError):
+    """A model's files are missing, malformed, or do not fit the architecture."""
+
+class OutOfMemoryError(OctavoError, MemoryError):
+    """The model, the KV cache or the workspace does not fit in the memory that was given."""
+
+class NotSupportedError(OctavoError, NotImplementedError):
+    """The architecture, device or feature is not in this build."""
+
+class InternalError(OctavoError, RuntimeError):
+    """An invariant of the engine is broken: a bug. The engine must be closed."""
+
+class SamplingParams:
+    """How the tokens of one request are chosen; ranges as in ``octavo.SamplingParams``."""
+
+    n: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int | None  # 0 <= seed < 2**64
+    max_tokens: int | None
+    min_tokens: int
+    ignore_eos: bool
+    stop_token_ids: list[int]
+    extra_eos_token_ids: list[int]
+    def __init__(
+        self,
+        *,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        seed: int | None = None,
+        max_tokens: int | None = None,
+        min_tokens: int = 0,
+        ignore_eos: bool = False,
+        stop_token_ids: Sequence[int] = [],
+        extra_eos_token_ids: Sequence[int] = [],
+    ) -> None: ...
+
+class RequestOutput:
+    """What one step produced for one sample of one request."""
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def sample_index(self) -> int: ...  # 0..n-1
+    @property
+    def new_token_ids(self) -> list[int]: ...  # since the last output; a stop token too
+    @property
+    def finish_reason(self) -> str | None: ...  # "stop", "length", "abort", "error"
+    @property
+    def stop_token_id(self) -> int | None: ...  # None for the model's own end of sequence
+    @property
+    def error(self) -> str: ...  # with finish_reason "error"
+    @property
+    def num_cached_tokens(self) -> int: ...  # prompt tokens that the prefix cache supplied
+    @property
+    def request_finished(self) -> bool: ...  # every sample of the request has ended
+
+class ModelInfo:
+    """What the loaded model is; fixed after construction."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def kv_cache_dtype(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def max_model_len(self) -> int: ...  # tokens, prompt and output
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def kv_cache_bytes(self) -> int: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def num_kv_blocks(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...  # tokens
+    @property
+    def eos_token_id(self) -> int | None: ...
+    @property
+    def config_json(self) -> str: ...
+
+class Engine:
+    """The model, its KV cache and every request in flight."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        kv_cache_dtype: str = "auto",
+        load_format: str = "auto",
+        max_model_len: int = 0,
+        max_num_seqs: int = 256,
+        max_num_batched_tokens: int = 4096,
+        kv_cache_memory_bytes: int = 0,
+        num_kv_blocks: int = 0,
+        enable_prefix_caching: bool = True,
+        enable_chunked_prefill: bool = True,
+        num_threads: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """Loads the model and allocates the KV cache; 0 means "choose for me"."""
+
+    def add_request(
+        self,
+        prompt_token_ids: Sequence[int] | NDArray[np.integer[Any]],
+        params: SamplingParams,
+        cache_salt: str = "",
+    ) -> int:
+        """Queues a prompt of 1..max_model_len-1 ids and returns the request's id.
+
+        Raises ValidationError, changing nothing, when it could never be served.
+        """
+
+    def fork(self, parent: int, sample_index: int, params: SamplingParams) -> int:
+        """A new request that goes on from one sample of ``parent``, sharing its blocks."""
+
+    def step(self) -> list[RequestOutput]:
+        """Runs one step for all requests that fit, with the GIL released."""
+
+    def abort(self, request_id: int) -> bool: ...
+    def abort_sample(self, request_id: int, sample_index: int) -> bool: ...
+    def has_unfinished_requests(self) -> bool: ...
+    def stats(self) -> dict[str, int]: ...
+    @property
+    def model_info(self) -> ModelInfo: ...
+    def reset_prefix_cache(self) -> None: ...
+    def compute_logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """The logits of every position, ``[tokens, vocab_size]``."""
+
+def read_gguf_metadata(path: str) -> dict[str, bool | int | float | str | list[Any]]:
+    """The metadata of a GGUF file, without its tensors. Raises ModelLoadError."""
+
+def cpu_isas() -> list[str]:
+    """The instruction sets that the CPU back end can use here, best first."""
+
+def default_num_threads() -> int: ...

@@ -1,0 +1,97 @@
+"""What a model's generation_config.json says: its sampling defaults and its end tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from octavo.errors import ModelLoadError, NotSupportedError
+from octavo.sampling_params import SamplingParams
+from octavo.tokenizer_files import read_json
+
+_logger = logging.getLogger("octavo")
+
+# generation_config.json -> SamplingParams
+_DEFAULTS = {
+    "repetition_penalty": "repetition_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "max_new_tokens": "max_tokens",
+    "skip_special_tokens": "skip_special_tokens",
+}
+
+
+class GenerationConfig:
+    """The sampling defaults and the end tokens of a model.
+
+    Args:
+        model_path: the model's directory or file.
+        source: "auto" for the model's own generation_config.json, a directory that holds another,
+            or "vllm" or "none" to take only the end tokens from the model's own.
+        override: values put over the file's.
+        model_config: the model's config.json, whose eos_token_id counts where there is no
+            generation_config.json.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        source: str = "auto",
+        override: Mapping[str, Any] | None = None,
+        model_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        ignored = source in ("vllm", "none")
+        content = _read(model_path, "auto" if ignored else source)
+        merged = {**({} if ignored else content or {}), **(override or {})}
+        self.defaults: dict[str, Any] = {
+            name: merged[key] for key, name in _DEFAULTS.items() if merged.get(key) is not None
+        }
+        ends = content if content is not None and "eos_token_id" in content else model_config
+        self.eos_token_ids = _id_list((ends or {}).get("eos_token_id"))
+
+    def default_sampling_params(self) -> SamplingParams:
+        """SamplingParams with the model's defaults; those not implemented yet are left out."""
+        values = dict(self.defaults)
+        while True:
+            try:
+                params = SamplingParams(**values)
+            except NotSupportedError as error:
+                name = str(error).partition("=")[0]
+                warnings.warn(f"generation_config.json: {error}; it is left out", stacklevel=3)
+                if name not in values:
+                    raise
+                del values[name]
+                continue
+            if values:
+                _logger.info("sampling defaults from generation_config.json: %s", values)
+            return params
+
+
+def _read(model_path: str, source: str) -> dict[str, Any] | None:
+    base = Path(model_path if source == "auto" else source)
+    directory = base.parent if base.is_file() else base
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        if source != "auto":
+            raise ModelLoadError(f"generation_config: {path} does not exist; expected a file")
+        return None
+    return read_json(path)
+
+
+def _id_list(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [i for i in values if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
+
+
+def parse_model_config(config_json: str) -> dict[str, Any]:
+    """The model's configuration as the engine gives it, {} when it has none."""
+    content = json.loads(config_json) if config_json else {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,153 @@
+"""What a call gives back: a RequestOutput for each prompt, with a CompletionOutput for each sample.
+
+The fields are vLLM's; those that this version does not compute are None.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class RequestStateStats:
+    """Times of one request: ``arrival_time`` is wall-clock, the others come from a monotonic clock,
+    in seconds. ``first_token_latency`` is the time to the first token."""
+
+    num_generation_tokens: int = 0
+    arrival_time: float = 0.0
+    queued_ts: float = 0.0
+    first_token_ts: float = 0.0
+    last_token_ts: float = 0.0
+    first_token_latency: float = 0.0
+
+
+@dataclass
+class CompletionOutput:
+    """One sample of a prompt.
+
+    ``token_ids`` holds the end token too, ``text`` does not. ``finish_reason`` is "stop", "length",
+    "abort", "error", or None while the sample runs. ``stop_reason`` is the stop string or the stop
+    token's id, None for the end-of-sequence token. ``error`` says what went wrong with
+    ``finish_reason="error"``.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: Any = None
+    routed_experts: Any = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    lora_request: Any = None
+    sampling_mask: Any = None
+    spec_decode_metrics: Any = None
+    weight_versions: Any = None
+    error: str | None = field(default=None, kw_only=True)
+
+    def finished(self) -> bool:
+        """Whether the sample has ended."""
+        return self.finish_reason is not None
+
+    def __repr__(self) -> str:
+        error = f", error={self.error!r}" if self.error is not None else ""
+        return (
+            f"CompletionOutput(index={self.index}, text={self.text!r}, "
+            f"token_ids={self.token_ids}, cumulative_logprob={self.cumulative_logprob}, "
+            f"logprobs={self.logprobs}, finish_reason={self.finish_reason}, "
+            f"stop_reason={self.stop_reason!r}{error})"
+        )
+
+
+class RequestOutput:
+    """The result of one prompt.
+
+    ``request_id`` is a string that counts over the calls of an ``LLM``; ``prompt`` is the text (for
+    ``chat``, the rendered template), None when only token ids were given. ``num_cached_tokens`` is
+    the number of prompt tokens that the prefix cache supplied.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt: str | None,
+        prompt_token_ids: list[int] | None,
+        prompt_logprobs: Any,
+        outputs: list[CompletionOutput],
+        finished: bool,
+        metrics: RequestStateStats | None = None,
+        lora_request: Any = None,
+        encoder_prompt: str | None = None,
+        encoder_prompt_token_ids: list[int] | None = None,
+        num_cached_tokens: int | None = None,
+        *,
+        num_cache_creation_tokens: int | None = None,
+        prompt_token_id_logprobs: Any = None,
+        kv_transfer_params: Any = None,
+        ec_transfer_params: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            warnings.warn(f"RequestOutput: ignoring arguments {sorted(kwargs)}", stacklevel=2)
+        self.request_id = request_id
+        self.prompt = prompt
+        self.prompt_token_ids = prompt_token_ids
+        self.prompt_logprobs = prompt_logprobs
+        self.outputs = outputs
+        self.finished = finished
+        self.metrics = metrics
+        self.lora_request = lora_request
+        self.encoder_prompt = encoder_prompt
+        self.encoder_prompt_token_ids = encoder_prompt_token_ids
+        self.num_cached_tokens = num_cached_tokens
+        self.num_cache_creation_tokens = num_cache_creation_tokens
+        self.prompt_token_id_logprobs = prompt_token_id_logprobs
+        self.kv_transfer_params = kv_transfer_params
+        self.ec_transfer_params = ec_transfer_params
+
+    def add(self, next_output: RequestOutput, aggregate: bool) -> None:
+        """Merges a later output of the same request into this one.
+
+        With ``aggregate`` texts and tokens are appended, without it samples are replaced.
+        """
+        self.finished |= next_output.finished
+        self.metrics = next_output.metrics or self.metrics
+        mine = {output.index: i for i, output in enumerate(self.outputs)}
+        for theirs in next_output.outputs:
+            position = mine.get(theirs.index)
+            if position is None:
+                self.outputs.append(theirs)
+            elif aggregate:
+                _append(self.outputs[position], theirs)
+            else:
+                self.outputs[position] = theirs
+
+    def __repr__(self) -> str:
+        return (
+            f"RequestOutput(request_id={self.request_id}, prompt={self.prompt!r}, "
+            f"prompt_token_ids={self.prompt_token_ids}, "
+            f"prompt_logprobs={self.prompt_logprobs}, outputs={self.outputs}, "
+            f"finished={self.finished}, metrics={self.metrics}, "
+            f"lora_request={self.lora_request}, num_cached_tokens={self.num_cached_tokens})"
+        )
+
+
+def _append(mine: CompletionOutput, theirs: CompletionOutput) -> None:
+    mine.text += theirs.text
+    mine.token_ids = [*mine.token_ids, *theirs.token_ids]
+    mine.finish_reason = theirs.finish_reason
+    mine.stop_reason = theirs.stop_reason
+    mine.error = theirs.error
+
+
+def failed_outputs(outputs: Sequence[RequestOutput]) -> list[tuple[RequestOutput, str]]:
+    """The outputs with a sample that ended in an error, with that error's text."""
+    return [
+        (output, sample.error or "unknown error")
+        for output in outputs
+        for sample in output.outputs
+        if sample.finish_reason == "error"
+    ]

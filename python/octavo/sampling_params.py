@@ -1,0 +1,373 @@
+"""SamplingParams: how the tokens of a request are chosen, when it ends, and what its text is.
+
+The names, their order, the defaults and the error texts are vLLM's. Fields that this version does
+not implement are accepted at their neutral default and refused by name otherwise: see ``_LATER``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import numbers
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from typing import Any
+
+from octavo import _core
+from octavo.errors import NotSupportedError, validation_error
+
+MAX_SAMPLES = 16384
+_GREEDY_BELOW = 1e-5
+_MIN_TEMPERATURE = 0.01
+_INT32_MAX = 2**31 - 1
+
+# Fields of vLLM that come later, with the values that ask for nothing.
+_LATER: dict[str, tuple[Any, ...]] = {
+    "presence_penalty": (0.0,),
+    "frequency_penalty": (0.0,),
+    "repetition_penalty": (1.0,),
+    "watermarking": (None,),
+    "logprobs": (None,),
+    "prompt_logprobs": (None,),
+    "prompt_logprob_token_ids": (None,),
+    "prompt_logprob_start": (None,),
+    "logprob_token_ids": (None,),
+    "flat_logprobs": (False,),
+    "output_kind": (0,),
+    "stream_interval": (None,),
+    "structured_outputs": (None,),
+    "logit_bias": (None, {}),
+    "allowed_token_ids": (None,),
+    "extra_args": (None, {}),
+    "bad_words": (None, []),
+    "skip_reading_prefix_cache": (None, False),
+    "skip_clone": (False,),
+    "thinking_token_budget": (None,),
+    "repetition_detection": (None,),
+    "routed_experts_prompt_start": (0,),
+    "trace_decode_token_ids": (None,),
+}
+
+
+class SamplingType(IntEnum):
+    """How a request draws its tokens."""
+
+    GREEDY = 0
+    RANDOM = 1
+    RANDOM_SEED = 2
+
+
+@dataclass(repr=False)
+class SamplingParams:
+    """The parameters of one request. Values are checked and normalised on construction.
+
+    Args:
+        n: samples of the prompt, 1..16384; greedy needs 1.
+        temperature: 0..2. 0 is greedy; values in (0, 0.01) are raised to 0.01 with a warning.
+        top_p: (0, 1]. The smallest set of tokens with at least this probability.
+        top_k: 0 or -1 is off; ties with the k-th token are kept.
+        min_p: [0, 1], relative to the most probable token.
+        seed: any 64-bit integer; None or -1 draws from the engine's seed.
+        stop: a string or strings that end the text; none may be empty.
+        stop_token_ids: token ids that end the request.
+        ignore_eos: go on after the model's end-of-sequence token.
+        max_tokens: at least 1, or None for as many as the model's context holds.
+        min_tokens: no end before this many tokens, 0..max_tokens.
+        detokenize: False leaves the text empty.
+        skip_special_tokens: leave special tokens out of the text.
+        spaces_between_special_tokens: accepted for compatibility; no decoder of a fast tokenizer
+            puts spaces there.
+        include_stop_str_in_output: keep the stop string (or stop token) in the text.
+
+    Raises:
+        ValidationError: a value is outside its range or of the wrong type.
+        NotSupportedError: a field that this version does not implement is set.
+    """
+
+    n: int = 1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    temperature: float = 1.0
+    watermarking: Any = None
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool = False
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    prompt_logprob_token_ids: Any = None
+    prompt_logprob_start: int | None = None
+    logprob_token_ids: list[int] | None = None
+    flat_logprobs: bool = False
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+    output_kind: int = 0
+    stream_interval: int | None = None
+    structured_outputs: Any = None
+    logit_bias: dict[int, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    extra_args: dict[str, Any] | None = None
+    bad_words: list[str] | None = None
+    skip_reading_prefix_cache: bool | None = field(default=None, compare=False)
+    skip_clone: bool = field(default=False, compare=False)
+    thinking_token_budget: int | None = None
+    repetition_detection: Any = None
+    routed_experts_prompt_start: int = 0
+    trace_decode_token_ids: Any = None
+
+    def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_penalties()
+        self._check_temperature()
+        self._check_filters()
+        self._check_stops()
+        self._check_flags()
+        self._refuse_later_fields()
+
+    @classmethod
+    def from_optional(cls, **kwargs: Any) -> SamplingParams:
+        """Like the constructor, with None meaning "the default" for every field."""
+        always = {"max_tokens"}  # here None has a meaning of its own
+        return cls(**{k: v for k, v in kwargs.items() if v is not None or k in always})
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is always taken."""
+        return self.temperature < _GREEDY_BELOW
+
+    @property
+    def sampling_type(self) -> SamplingType:
+        """GREEDY, RANDOM or RANDOM_SEED."""
+        if self.greedy:
+            return SamplingType.GREEDY
+        return SamplingType.RANDOM if self.seed is None else SamplingType.RANDOM_SEED
+
+    @property
+    def all_stop_token_ids(self) -> set[int]:
+        """The ids of ``stop_token_ids`` as a set."""
+        return set(self.stop_token_ids or ())
+
+    def clone(self) -> SamplingParams:
+        """A deep copy."""
+        return copy.deepcopy(self)
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raises ValidationError when a token id is not in the model's vocabulary."""
+        outside = [i for i in self.stop_token_ids or () if not 0 <= i < vocab_size]
+        if outside:
+            raise validation_error(
+                f"token_id(s) {outside} in stop_token_ids contain out-of-vocab token ids. "
+                f"Vocabulary size: {vocab_size}",
+                parameter="stop_token_ids",
+                value=outside,
+            )
+
+    def to_core(self, extra_eos_token_ids: Sequence[int] = ()) -> _core.SamplingParams:
+        """The engine's part of the parameters; the rest is the text's, which Python handles."""
+        return _core.SamplingParams(
+            n=self.n,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=min(self.top_k, _INT32_MAX),
+            min_p=self.min_p,
+            seed=None if self.seed is None else self.seed % 2**64,
+            max_tokens=None if self.max_tokens is None else min(self.max_tokens, _INT32_MAX),
+            min_tokens=min(self.min_tokens, _INT32_MAX),
+            ignore_eos=self.ignore_eos,
+            stop_token_ids=list(self.stop_token_ids or ()),
+            extra_eos_token_ids=list(extra_eos_token_ids),
+        )
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in _LATER
+        )
+        return f"SamplingParams({shown})"
+
+    def _check_counts(self) -> None:
+        if not _is_int(self.n):
+            raise _bad("n", self.n, f"n must be an int, but is of type {type(self.n)}")
+        if self.n < 1:
+            raise _bad("n", self.n, f"n must be at least 1, got {self.n}.")
+        if self.n > MAX_SAMPLES:
+            raise _bad("n", self.n, f"n must be at most {MAX_SAMPLES}, got {self.n}.")
+        if self.max_tokens is not None:
+            _require_int("max_tokens", self.max_tokens)
+            if self.max_tokens < 1:
+                raise _bad(
+                    "max_tokens",
+                    self.max_tokens,
+                    f"max_tokens must be at least 1, got {self.max_tokens}.",
+                )
+        _require_int("min_tokens", self.min_tokens)
+        if self.min_tokens < 0:
+            raise _bad(
+                "min_tokens",
+                self.min_tokens,
+                f"min_tokens must be greater than or equal to 0, got {self.min_tokens}.",
+            )
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise _bad(
+                "min_tokens",
+                self.min_tokens,
+                f"min_tokens must be less than or equal to max_tokens={self.max_tokens}, "
+                f"got {self.min_tokens}.",
+            )
+        self.n, self.min_tokens = int(self.n), int(self.min_tokens)
+        self.max_tokens = None if self.max_tokens is None else int(self.max_tokens)
+
+    def _check_penalties(self) -> None:
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = _require_number(name, getattr(self, name))
+            if not -2.0 <= value <= 2.0:
+                raise _bad(name, value, f"{name} must be in [-2, 2], got {value}.")
+        value = _require_number("repetition_penalty", self.repetition_penalty)
+        _require_finite("repetition_penalty", value)
+        if value <= 0.0:
+            raise _bad(
+                "repetition_penalty",
+                value,
+                f"repetition_penalty must be greater than zero, got {value}.",
+            )
+
+    def _check_temperature(self) -> None:
+        value = _require_number("temperature", self.temperature)
+        _require_finite("temperature", value)
+        if value < 0.0:
+            raise _bad("temperature", value, f"temperature must be non-negative, got {value}.")
+        if value > 2.0:
+            raise _bad("temperature", value, f"temperature must be in [0, 2], got {value}.")
+        if 0.0 < value < _MIN_TEMPERATURE:
+            warnings.warn(
+                f"temperature {value} is less than {_MIN_TEMPERATURE}, which may cause numerical "
+                f"errors; it is raised to {_MIN_TEMPERATURE}.",
+                stacklevel=4,
+            )
+            value = _MIN_TEMPERATURE
+        self.temperature = value
+
+    def _check_filters(self) -> None:
+        self.top_p = _require_number("top_p", self.top_p)
+        if not 0.0 < self.top_p <= 1.0:
+            raise _bad("top_p", self.top_p, f"top_p must be in (0, 1], got {self.top_p}.")
+        if not _is_int(self.top_k):
+            raise _bad(
+                "top_k", self.top_k, f"top_k must be an integer, got {type(self.top_k).__name__}"
+            )
+        self.top_k = int(self.top_k)
+        if self.top_k < -1:
+            raise _bad(
+                "top_k", self.top_k, f"top_k must be 0 (disable), or at least 1, got {self.top_k}."
+            )
+        self.top_k = max(self.top_k, 0)
+        self.min_p = _require_number("min_p", self.min_p)
+        if not 0.0 <= self.min_p <= 1.0:
+            raise _bad("min_p", self.min_p, f"min_p must be in [0, 1], got {self.min_p}.")
+        self._check_seed()
+        if self.greedy:
+            if self.n > 1:
+                raise _bad("n", self.n, f"n must be 1 when using greedy sampling, got {self.n}.")
+            self.top_p, self.top_k, self.min_p = 1.0, 0, 0.0
+
+    def _check_seed(self) -> None:
+        if self.seed is None:
+            return
+        _require_int("seed", self.seed)
+        if not -(2**63) <= self.seed < 2**64:
+            raise _bad("seed", self.seed, f"seed must be a 64-bit integer, got {self.seed}.")
+        self.seed = None if self.seed == -1 else int(self.seed)
+
+    def _check_stops(self) -> None:
+        stop = [] if self.stop is None else self.stop
+        self.stop = [stop] if isinstance(stop, str) else _as_list("stop", stop)
+        for text in self.stop:
+            if not isinstance(text, str):
+                raise _bad(
+                    "stop", self.stop, f"stop must contain only strings, got {type(text).__name__}."
+                )
+            if not text:
+                raise _bad("stop", self.stop, "stop cannot contain an empty string.")
+        ids = _as_list("stop_token_ids", [] if self.stop_token_ids is None else self.stop_token_ids)
+        if not all(_is_int(i) for i in ids):
+            raise _bad(
+                "stop_token_ids", ids, f"stop_token_ids must contain only integers, got {ids}."
+            )
+        self.stop_token_ids = list(dict.fromkeys(int(i) for i in ids))
+        if self.stop and self.detokenize is False:
+            raise _bad(
+                "stop",
+                self.stop,
+                "stop strings are only supported when detokenize is True. "
+                "Set detokenize=True to use stop.",
+            )
+
+    def _check_flags(self) -> None:
+        for name in (
+            "ignore_eos",
+            "detokenize",
+            "skip_special_tokens",
+            "spaces_between_special_tokens",
+            "include_stop_str_in_output",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise _bad(name, value, f"{name} must be a bool, got {type(value).__name__}.")
+
+    def _refuse_later_fields(self) -> None:
+        for name in ("logprobs", "prompt_logprobs"):
+            value = getattr(self, name)
+            if value is not None and _is_int(value) and value < -1:
+                raise _bad(name, value, f"{name} must be non-negative or -1, got {value}.")
+        for name, neutral in _LATER.items():
+            value = getattr(self, name)
+            if not any(_same(value, allowed) for allowed in neutral):
+                raise NotSupportedError(
+                    f"{name}={value!r} is not supported by this version of Octavo; "
+                    f"expected its default, {neutral[0]!r}"
+                )
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    if neutral is None or isinstance(neutral, bool):
+        return value is neutral
+    return isinstance(value, (int, float, list, dict)) and bool(value == neutral)
+
+
+def _bad(parameter: str, value: Any, message: str) -> Exception:
+    return validation_error(message, parameter=parameter, value=value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _require_int(name: str, value: Any) -> None:
+    if not _is_int(value):
+        raise _bad(name, value, f"{name} must be an integer, got {type(value).__name__}.")
+
+
+def _require_number(name: str, value: Any) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise _bad(name, value, f"{name} must be a number, got {type(value).__name__}.")
+    return float(value)
+
+
+def _require_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise _bad(name, value, f"{name} must be a finite number, got {value}.")
+
+
+def _as_list(name: str, value: Any) -> list[Any]:
+    if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__iter__"):
+        raise _bad(name, value, f"{name} must be a list, got {type(value).__name__}.")
+    return list(value)
