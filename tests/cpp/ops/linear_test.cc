@@ -1,0 +1,180 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "ops/backends.h"
+#include "ops/compare.h"
+#include "ops/device_matrix.h"
+#include "ops/formula.h"
+#include "ops/random.h"
+#include "ops/shapes.h"
+#include "ops/weights.h"
+
+namespace octavo::test {
+namespace {
+
+enum class Residual { kNone, kSeparate, kInPlace };
+
+struct Case {
+  LinearShape shape;
+  DType dtype = DType::kFloat32;
+  bool bias = false;
+  Activation activation = Activation::kNone;
+  Residual residual = Residual::kNone;
+  Layout layout = Layout::kDense;
+
+  std::string name() const {
+    return str_cat("linear ", shape.tokens, "x", shape.in, "x", shape.out, " ", dtype_name(dtype),
+                   " bias ", bias, " activation ", static_cast<int>(activation), " residual ",
+                   static_cast<int>(residual), " layout ", static_cast<int>(layout));
+  }
+};
+
+// The same on every back end. Scaled so that outputs are of order one.
+struct Data {
+  explicit Data(const Case& c) {
+    Random random(static_cast<uint64_t>(c.shape.tokens + 1000 * c.shape.in + 77 * c.shape.out));
+    weight = random.normals(c.shape.out * c.shape.in, 1 / std::sqrt(c.shape.in));
+    bias = random.normals(c.shape.out);
+    x = random.normals(c.shape.tokens * c.shape.in);
+    residual = random.normals(c.shape.tokens * c.shape.out);
+  }
+  std::vector<float> weight;    // [out, in]
+  std::vector<float> bias;      // [out]
+  std::vector<float> x;         // [tokens, in]
+  std::vector<float> residual;  // [tokens, out]
+};
+
+std::vector<float> run(Backend& backend, const Case& c, const Data& data) {
+  const auto [tokens, in, out] = c.shape;
+  const auto weight = StoredMatrix(out, in, data.weight).pack(backend, c.dtype);
+  const DeviceVector<float> bias(backend, data.bias);
+  const DeviceMatrix x(backend, tokens, in, data.x, c.layout);
+  const DeviceMatrix residual(backend, tokens, out, data.residual, beside(c.layout));
+  const DeviceMatrix separate(backend, tokens, out, c.layout);
+  const DeviceMatrix& target = c.residual == Residual::kInPlace ? residual : separate;
+  backend.linear({.x = x.view,
+                  .weight = weight.get(),
+                  .bias = c.bias ? bias.view : Tensor(),
+                  .activation = c.activation,
+                  .residual = c.residual == Residual::kNone ? Tensor() : residual.view,
+                  .out = target.view});
+  return target.download();
+}
+
+std::vector<float> run(Backend& backend, const Case& c) { return run(backend, c, Data(c)); }
+
+std::vector<float> by_formula(const Case& c) {
+  const Data data(c);
+  const std::vector<float> weight = rounded(data.weight, c.dtype);
+  std::vector<float> out;
+  for (int64_t t = 0; t < c.shape.tokens; ++t) {
+    for (int64_t o = 0; o < c.shape.out; ++o) {
+      long double sum = c.bias ? data.bias[o] : 0.0L;
+      for (int64_t i = 0; i < c.shape.in; ++i) {
+        sum += static_cast<long double>(data.x[t * c.shape.in + i]) * weight[o * c.shape.in + i];
+      }
+      double result = static_cast<double>(activation_by_formula(c.activation, sum));
+      if (c.residual != Residual::kNone) result += data.residual[out.size()];
+      out.push_back(static_cast<float>(result));
+    }
+  }
+  return out;
+}
+
+// Every shape, and every option with some shape.
+std::vector<Case> cases() {
+  std::vector<Case> cases;
+  for (DType dtype : kFloatingDTypes) {
+    for (const LinearShape& shape : kLinearShapes) cases.push_back({shape, dtype});
+    for (const LinearShape& shape : {LinearShape{1, 65, 39}, LinearShape{11, 96, 50}}) {
+      for (Layout layout : {Layout::kDense, Layout::kStrided}) {
+        for (Residual residual : {Residual::kNone, Residual::kSeparate, Residual::kInPlace}) {
+          cases.push_back({shape, dtype, false, Activation::kNone, residual, layout});
+          cases.push_back({shape, dtype, true, Activation::kGelu, residual, layout});
+        }
+      }
+      for (Activation activation : {Activation::kNone, Activation::kRelu, Activation::kSilu,
+                                    Activation::kGelu, Activation::kGeluTanh}) {
+        cases.push_back({shape, dtype, true, activation});
+      }
+    }
+  }
+  return cases;
+}
+
+// A single output may cancel: its error is that of its terms, which are of order one.
+constexpr double kFloor = 0.25;
+
+TEST_CASE("ref: linear is its formula") {
+  for (const Case& c : cases()) {
+    check_close(c.name(), run(ref(), c), by_formula(c), c.shape.out, 1e-7, kFloor);
+  }
+}
+
+TEST_CASE("linear is close to ref") {
+  for (const Case& c : cases()) {
+    check_against_ref(
+        c.name(), c.shape.out, [&](Backend& backend) { return run(backend, c); }, kTolerance,
+        kFloor);
+  }
+}
+
+TEST_CASE("linear gives a row the same bits in every batch") {
+  for (DType dtype : kFloatingDTypes) {
+    for (Activation activation : {Activation::kNone, Activation::kSilu}) {
+      Case whole{{67, 129, 70}, dtype, true, activation, Residual::kSeparate};
+      const Data data(whole);
+      for_each_backend([&](Backend& backend, const std::string& name) {
+        const std::vector<float> together = run(backend, whole, data);
+        for (int64_t size : {1, 2, 3, 4, 5, 7, 8, 12, 16, 31, 33}) {
+          for (int64_t begin : {int64_t{0}, int64_t{13}, 67 - size}) {
+            Case part = whole;
+            part.shape.tokens = size;
+            Data part_data = data;
+            part_data.x = rows_of(data.x, whole.shape.in, begin, begin + size);
+            part_data.residual = rows_of(data.residual, whole.shape.out, begin, begin + size);
+            check_same_bits(str_cat(name, ": rows ", begin, " + ", size, " of ", whole.name()),
+                            run(backend, part, part_data),
+                            rows_of(together, whole.shape.out, begin, begin + size));
+          }
+        }
+      });
+    }
+  }
+}
+
+TEST_CASE("linear keeps a NaN in its own row") {
+  constexpr int64_t kRow = 4, kOut = 45;
+  for (DType dtype : kFloatingDTypes) {
+    const Case c{{9, 70, kOut}, dtype};
+    const Data clean(c);
+    Data dirty = clean;
+    dirty.x[kRow * 70 + 33] = NAN;
+    for_each_backend([&](Backend& backend, const std::string& name) {
+      std::vector<float> expected = run(backend, c, clean);
+      std::vector<float> actual = run(backend, c, dirty);
+      for (int64_t i = kRow * kOut; i < (kRow + 1) * kOut; ++i) {
+        CHECK_MESSAGE(std::isnan(actual[i]), name, ": element ", i);
+        expected[i] = actual[i] = 0;
+      }
+      check_same_bits(name + ": the other rows of " + c.name(), actual, expected);
+    });
+  }
+}
+
+TEST_CASE("ref: linear refuses a weight that another back end packed") {
+  const StoredMatrix matrix(2, 2, {1, 2, 3, 4});
+  for (const NamedBackend& other : other_backends()) {
+    const auto foreign = matrix.pack(*other.backend, DType::kFloat32);
+    const DeviceMatrix x(ref(), 1, 2, {1, 1}), out(ref(), 1, 2);
+    const LinearArgs args{.x = x.view, .weight = foreign.get(), .out = out.view};
+    CHECK_THROWS_AS(ref().linear(args), InternalError);
+  }
+}
+
+}  // namespace
+}  // namespace octavo::test
