@@ -1,4 +1,5 @@
-# The CMake package: `find_package(octavo)` gives the target octavo::octavo.
+# The CMake package: `find_package(octavo)` gives the target octavo::octavo. Nothing in it names a
+# path of the machine that built it, so the installed tree can be moved.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
@@ -23,7 +24,8 @@ install(FILES ${PROJECT_BINARY_DIR}/generated/octavo/version.h
 install(EXPORT octavoTargets NAMESPACE octavo:: DESTINATION ${octavo_cmakedir})
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/octavoConfig.cmake.in
                               ${PROJECT_BINARY_DIR}/octavoConfig.cmake
-                              INSTALL_DESTINATION ${octavo_cmakedir})
+                              INSTALL_DESTINATION ${octavo_cmakedir}
+                              NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/octavoConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/octavoConfig.cmake ${PROJECT_BINARY_DIR}/octavoConfigVersion.cmake
