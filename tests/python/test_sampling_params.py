@@ -1,0 +1,212 @@
+"""SamplingParams: the fields, defaults, ranges and error texts of vLLM."""
+
+import math
+
+import fake_core  # noqa: F401
+import numpy as np
+import pytest
+from octavo import NotSupportedError, OctavoError, SamplingParams, ValidationError
+from octavo.sampling_params import SamplingType
+
+NAN, INF = math.nan, math.inf
+
+REFUSED = [
+    ("n", 0, "n must be at least 1, got 0."),
+    ("n", -3, "n must be at least 1, got -3."),
+    ("n", 16385, "n must be at most 16384, got 16385."),
+    ("n", 1.0, "n must be an int, but is of type <class 'float'>"),
+    ("n", True, "n must be an int, but is of type <class 'bool'>"),
+    ("n", "2", "n must be an int, but is of type <class 'str'>"),
+    ("presence_penalty", 2.5, "presence_penalty must be in [-2, 2], got 2.5."),
+    ("presence_penalty", NAN, "presence_penalty must be in [-2, 2], got nan."),
+    ("frequency_penalty", -2.1, "frequency_penalty must be in [-2, 2], got -2.1."),
+    ("repetition_penalty", 0.0, "repetition_penalty must be greater than zero, got 0.0."),
+    ("repetition_penalty", INF, "repetition_penalty must be a finite number"),
+    ("temperature", -0.1, "temperature must be non-negative"),
+    ("temperature", 2.01, "temperature must be in [0, 2]"),
+    ("temperature", NAN, "temperature must be a finite number"),
+    ("temperature", INF, "temperature must be a finite number"),
+    ("temperature", "hot", "temperature must be a number"),
+    ("temperature", None, "temperature must be a number"),
+    ("temperature", False, "temperature must be a number"),
+    ("top_p", 0.0, "top_p must be in (0, 1], got 0.0."),
+    ("top_p", 1.01, "top_p must be in (0, 1], got 1.01."),
+    ("top_p", NAN, "top_p must be in (0, 1], got nan."),
+    ("top_k", -2, "top_k must be 0 (disable), or at least 1, got -2."),
+    ("top_k", 1.5, "top_k must be an integer, got float"),
+    ("top_k", True, "top_k must be an integer, got bool"),
+    ("min_p", -0.1, "min_p must be in [0, 1], got -0.1."),
+    ("min_p", 1.1, "min_p must be in [0, 1], got 1.1."),
+    ("min_p", NAN, "min_p must be in [0, 1], got nan."),
+    ("seed", 1.5, "seed must be an integer"),
+    ("seed", 2**64, "seed must be a 64-bit integer"),
+    ("stop", "", "stop cannot contain an empty string."),
+    ("stop", ["a", ""], "stop cannot contain an empty string."),
+    ("stop", [1], "stop must contain only strings"),
+    ("stop", 1, "stop must be a list"),
+    ("stop_token_ids", ["1"], "stop_token_ids must contain only integers"),
+    ("stop_token_ids", [True], "stop_token_ids must contain only integers"),
+    ("stop_token_ids", 5, "stop_token_ids must be a list"),
+    ("max_tokens", 0, "max_tokens must be at least 1, got 0."),
+    ("max_tokens", -1, "max_tokens must be at least 1, got -1."),
+    ("max_tokens", 1.5, "max_tokens must be an integer"),
+    ("min_tokens", -1, "min_tokens must be greater than or equal to 0, got -1."),
+    ("min_tokens", 17, "min_tokens must be less than or equal to max_tokens=16, got 17."),
+    ("ignore_eos", 1, "ignore_eos must be a bool"),
+    ("skip_special_tokens", None, "skip_special_tokens must be a bool"),
+    ("logprobs", -2, "logprobs must be non-negative or -1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "text"), REFUSED)
+def test_refused_values(name, value, text):
+    with pytest.raises(ValidationError) as caught:
+        SamplingParams(**{name: value})
+    assert str(caught.value).startswith(text)
+    assert caught.value.parameter == name
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, OctavoError)
+
+
+def test_the_parameter_and_its_value_are_behind_the_message():
+    with pytest.raises(ValidationError) as caught:
+        SamplingParams(top_p=3)
+    assert str(caught.value) == "top_p must be in (0, 1], got 3.0. (parameter=top_p, value=3.0)"
+    assert caught.value.value == 3.0
+
+
+def test_defaults():
+    params = SamplingParams()
+    assert (params.n, params.temperature, params.top_p, params.top_k) == (1, 1.0, 1.0, 0)
+    assert (params.min_p, params.seed, params.max_tokens, params.min_tokens) == (0.0, None, 16, 0)
+    assert (params.stop, params.stop_token_ids) == ([], [])
+    assert params.detokenize
+    assert params.skip_special_tokens
+    assert params.spaces_between_special_tokens
+    assert not params.ignore_eos
+    assert not params.include_stop_str_in_output
+    assert params.sampling_type is SamplingType.RANDOM
+
+
+def test_positional_order_is_vllms():
+    params = SamplingParams(2, 0.0, 0.0, 1.0, 0.5, None, 0.9, 40, 0.1, 7, "x", [3], True, 99, 5)
+    assert (params.n, params.temperature, params.top_p, params.top_k) == (2, 0.5, 0.9, 40)
+    assert (params.min_p, params.seed, params.stop, params.stop_token_ids) == (0.1, 7, ["x"], [3])
+    assert (params.ignore_eos, params.max_tokens, params.min_tokens) == (True, 99, 5)
+
+
+@pytest.mark.parametrize("value", [1e-9, 0.001, 0.0099])
+def test_small_temperatures_are_raised(value):
+    with pytest.warns(UserWarning, match="raised to 0.01"):
+        params = SamplingParams(temperature=value)
+    assert params.temperature == 0.01
+    assert params.sampling_type is SamplingType.RANDOM
+
+
+def test_greedy_resets_the_filters():
+    params = SamplingParams(temperature=0, top_p=0.5, top_k=10, min_p=0.2, seed=1)
+    assert (params.top_p, params.top_k, params.min_p) == (1.0, 0, 0.0)
+    assert params.greedy
+    assert params.sampling_type is SamplingType.GREEDY
+    with pytest.raises(ValidationError, match="n must be 1 when using greedy sampling, got 2"):
+        SamplingParams(n=2, temperature=0)
+
+
+def test_boundary_values_are_taken():
+    SamplingParams(n=16384, temperature=2, top_p=1e-9, top_k=10**12, min_p=1, max_tokens=10**12)
+    SamplingParams(presence_penalty=0, frequency_penalty=-0.0, repetition_penalty=1)
+    assert SamplingParams(top_k=-1).top_k == 0
+    assert SamplingParams(max_tokens=None).max_tokens is None
+    assert SamplingParams(min_tokens=16).min_tokens == 16
+    assert SamplingParams(max_tokens=None, min_tokens=10**9).min_tokens == 10**9
+
+
+def test_seeds():
+    assert SamplingParams(seed=-1).seed is None
+    assert SamplingParams(seed=0).seed == 0
+    assert SamplingParams(seed=0).sampling_type is SamplingType.RANDOM_SEED
+    assert SamplingParams(seed=-5).to_core().seed == 2**64 - 5
+    assert SamplingParams(seed=2**64 - 1).to_core().seed == 2**64 - 1
+
+
+def test_stops_are_normalised():
+    assert SamplingParams(stop="a").stop == ["a"]
+    assert SamplingParams(stop=("a", "b")).stop == ["a", "b"]
+    assert SamplingParams(stop_token_ids=[5, 3, 5, np.int64(3)]).stop_token_ids == [5, 3]
+    assert SamplingParams(stop_token_ids=[5, 3]).all_stop_token_ids == {3, 5}
+    with pytest.raises(ValidationError, match="only supported when detokenize is True"):
+        SamplingParams(stop="a", detokenize=False)
+
+
+def test_numpy_numbers_are_numbers():
+    params = SamplingParams(n=np.int32(2), temperature=np.float32(0.5), top_k=np.int64(5))
+    assert type(params.n) is int
+    assert type(params.temperature) is float
+    assert type(params.to_core().top_k) is int
+
+
+LATER = {
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "repetition_penalty": 1.1,
+    "logprobs": 0,
+    "prompt_logprobs": 1,
+    "logit_bias": {1: 2.0},
+    "allowed_token_ids": [1],
+    "bad_words": ["x"],
+    "structured_outputs": object(),
+    "output_kind": 1,
+    "stream_interval": 2,
+    "flat_logprobs": True,
+    "thinking_token_budget": 4,
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_fields_that_come_later_are_refused_by_name(name):
+    with pytest.raises(NotSupportedError, match=f"{name}=.* is not supported") as caught:
+        SamplingParams(**{name: LATER[name]})
+    assert isinstance(caught.value, NotImplementedError)
+
+
+def test_their_neutral_values_are_taken():
+    SamplingParams(logit_bias={}, bad_words=[], extra_args={}, logprobs=None, output_kind=0)
+
+
+def test_unknown_names_are_type_errors():
+    with pytest.raises(TypeError):
+        SamplingParams(best_of=2)
+
+
+def test_from_optional_clone_equality_and_repr():
+    params = SamplingParams.from_optional(n=2, temperature=None, stop=None, max_tokens=None)
+    assert params == SamplingParams(n=2, max_tokens=None)
+    copy = params.clone()
+    copy.stop.append("x")
+    assert params.stop == []
+    assert copy != params
+    assert repr(params).startswith("SamplingParams(n=2, temperature=1.0, top_p=1.0, top_k=0")
+    assert "logprobs" not in repr(params)
+
+
+def test_conversion_for_the_engine():
+    params = SamplingParams(
+        n=2, temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, seed=3, max_tokens=10**12,
+        min_tokens=2, ignore_eos=True, stop_token_ids=[4],
+    )  # fmt: skip
+    core = params.to_core([8, 9])
+    assert (core.n, core.top_k, core.seed, core.min_tokens) == (2, 7, 3, 2)
+    assert core.max_tokens == 2**31 - 1
+    assert core.ignore_eos
+    assert core.stop_token_ids == [4]
+    assert core.extra_eos_token_ids == [8, 9]
+    assert SamplingParams(max_tokens=None).to_core().max_tokens is None
+
+
+def test_out_of_vocabulary_stop_ids():
+    params = SamplingParams(stop_token_ids=[3, 10, -1])
+    with pytest.raises(ValidationError) as caught:
+        params.check_vocabulary(10)
+    text = "token_id(s) [10, -1] in stop_token_ids contain out-of-vocab token ids."
+    assert str(caught.value).startswith(text)
+    SamplingParams(stop_token_ids=[9]).check_vocabulary(10)
