@@ -142,7 +142,7 @@ struct SampleRow {
   std::span<const int32_t> banned;
 };
 
-// out[r] is the chosen id, or -1 where the logits hold a NaN or no finite value.
+// out[r] is the chosen id, or -1 where the logits hold a NaN or all are -infinity.
 struct SampleArgs {
   Tensor logits;  // float32 [rows, vocab]; may be overwritten
   std::span<const SampleRow> rows;
