@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
+from octavo import _core
+
+# Beside the compiled module: in an editable installation the sources lie elsewhere.
+_PACKAGE = Path(_core.__file__).resolve().parent
 
 
 def get_include() -> str:

@@ -34,7 +34,8 @@ class TempDir {
   const std::string& path() const { return path_; }
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
   std::string write(std::string_view name, std::string_view content) const {
-    // A new file: some file systems flush a file that is truncated and written again, which is slow.
+    // A new file: some file systems flush a file that is truncated and written again, which is
+    // slow.
     std::filesystem::remove(file(name));
     std::ofstream out(file(name), std::ios::binary);
     out.write(content.data(), static_cast<std::streamsize>(content.size()));

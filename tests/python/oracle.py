@@ -71,6 +71,12 @@ class Oracle:
             self._continuations[key] = self._generate(token_ids, num_tokens)
         return self._continuations[key]
 
+    def greedy_choices(self, token_ids: list[int], tokens: list[int]) -> Continuation:
+        """What greedy decoding chooses after each beginning of `token_ids + tokens`, in one pass.
+        By induction it equals `tokens` exactly when greedy decoding gives `tokens`."""
+        logits = self.logits([*token_ids, *tokens[:-1]])[len(token_ids) - 1 :]
+        return Continuation(logits.argmax(axis=1).tolist(), logits)
+
     @torch.no_grad()
     def _generate(self, token_ids: list[int], num_tokens: int) -> Continuation:
         self._begin()

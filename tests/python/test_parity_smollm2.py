@@ -80,12 +80,15 @@ def test_greedy_tokens_equal_those_of_transformers(
     params = SamplingParams(temperature=0, max_tokens=NUM_GREEDY, ignore_eos=True)
     row = parity_table.row("SmolLM2-135M-Instruct Q4_1", "cpu")
     for prompt, output in zip(PROMPTS, llm.generate(PROMPTS, params, use_tqdm=False), strict=True):
-        expected = oracle.greedy(tokenizer(prompt).input_ids, NUM_GREEDY)
-        row.tokens_equal += count_equal_tokens(output.outputs[0].token_ids, expected, prompt)
+        ids, tokens = tokenizer(prompt).input_ids, output.outputs[0].token_ids
+        # Its generate() is slow on two cores: once, and for the others what it would choose.
+        if prompt == PROMPTS[0]:
+            expected = oracle.greedy(ids, NUM_GREEDY)
+        else:
+            expected = oracle.greedy_choices(ids, tokens)
+        row.tokens_equal += count_equal_tokens(tokens, expected, prompt)
         row.tokens_compared += NUM_GREEDY
-        assert output.outputs[0].text == tokenizer.decode(
-            output.outputs[0].token_ids, skip_special_tokens=True
-        )
+        assert output.outputs[0].text == tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def test_logits_equal_those_of_transformers(

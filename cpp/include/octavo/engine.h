@@ -103,7 +103,7 @@ class OCTAVO_EXPORT Engine {
   std::vector<float> compute_logits(std::span<const int32_t> token_ids);
 
  private:
-  struct Impl;
+  struct OCTAVO_HIDDEN Impl;
   std::unique_ptr<Impl> impl_;
 };
 

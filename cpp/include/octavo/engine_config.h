@@ -10,18 +10,19 @@
 namespace octavo {
 
 struct OCTAVO_EXPORT EngineConfig {
-  std::string model;                 // a directory with config.json and safetensors, or a .gguf file
-  std::string device = "auto";       // auto, cpu, or ref (the scalar reference)
-  std::string dtype = "auto";        // auto, float32, bfloat16, float16: weights and KV cache.
-                                     // auto: bfloat16 checkpoints stay, all others become float16
+  std::string model;            // a directory with config.json and safetensors, or a .gguf file
+  std::string device = "auto";  // auto, cpu, or ref (the scalar reference)
+  std::string dtype = "auto";   // auto, float32, bfloat16, float16: weights and KV cache.
+                                // auto: bfloat16 checkpoints stay, all others become float16
   std::string kv_cache_dtype = "auto";  // auto (as dtype), float32, bfloat16, float16
-  std::string load_format = "auto";     // auto, safetensors, gguf, dummy (random weights, config.json only)
-  int64_t max_model_len = 0;            // prompt and output; 0: from the model's configuration
-  int32_t max_num_seqs = 256;           // sequences in one step, at least 1
+  std::string load_format =
+      "auto";                  // auto, safetensors, gguf, dummy (random weights, config.json only)
+  int64_t max_model_len = 0;   // prompt and output; 0: from the model's configuration
+  int32_t max_num_seqs = 256;  // sequences in one step, at least 1
   int32_t max_num_batched_tokens = 4096;  // the token budget of one step, at least 1
   int64_t kv_cache_memory_bytes = 0;      // 0: see num_kv_blocks
-  int64_t num_kv_blocks = 0;  // 0: what max_num_seqs x max_model_len needs, at most 4 GiB and 40% of
-                              // the free memory
+  int64_t num_kv_blocks = 0;  // 0: what max_num_seqs x max_model_len needs, at most 4 GiB and 40%
+                              // of the free memory
   bool enable_prefix_caching = true;
   bool enable_chunked_prefill = true;  // false: a prompt is computed in one step
   int32_t num_threads = 0;             // 0: cgroup quota, affinity and physical cores, the least

@@ -2,3 +2,5 @@
 #pragma once
 
 #define OCTAVO_EXPORT __attribute__((visibility("default")))
+// Keeps a private member of an exported class out of the exports.
+#define OCTAVO_HIDDEN __attribute__((visibility("hidden")))

@@ -19,8 +19,8 @@ OCTAVO_EXPORT std::string_view finish_reason_name(FinishReason reason);
 
 struct OCTAVO_EXPORT RequestOutput {
   RequestId request_id = 0;
-  int32_t sample_index = 0;             // 0..n-1
-  std::vector<int32_t> new_token_ids;   // since the last output of this sample; a stop token too
+  int32_t sample_index = 0;            // 0..n-1
+  std::vector<int32_t> new_token_ids;  // since the last output of this sample; a stop token too
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<int32_t> stop_token_id;  // the stop token that ended it; none for the model's EOS
   std::string error;                     // with FinishReason::kError: what went wrong

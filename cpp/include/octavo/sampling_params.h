@@ -16,7 +16,7 @@ struct OCTAVO_EXPORT SamplingParams {
   float top_p = 1.0f;        // (0, 1]: the smallest set of tokens with at least this probability
   int32_t top_k = 0;         // 0 or -1 is off; ties with the k-th token are kept
   float min_p = 0.0f;        // [0, 1]: relative to the most probable token
-  std::optional<uint64_t> seed;       // none: derived from the engine's seed and the request's number
+  std::optional<uint64_t> seed;  // none: derived from the engine's seed and the request's number
   std::optional<int32_t> max_tokens;  // at least 1; none: up to the model's context
   int32_t min_tokens = 0;             // end tokens are not sampled before this many, 0..max_tokens
   bool ignore_eos = false;            // the model's own end-of-sequence token does not end it

@@ -33,8 +33,8 @@ class Backend {
 
   // Zeroed device memory, aligned to Arena::kAlignment. Throws OutOfMemory.
   virtual Buffer allocate(size_t bytes) = 0;
-  virtual void copy_to_device(const Tensor& target, const void* source) = 0;   // contiguous
-  virtual void copy_to_host(void* target, const Tensor& source) = 0;           // contiguous; waits
+  virtual void copy_to_device(const Tensor& target, const void* source) = 0;  // contiguous
+  virtual void copy_to_host(void* target, const Tensor& source) = 0;          // contiguous; waits
 
   // Stacks the segments' rows into one weight of `dtype` (or of a quantised form of the back end's
   // choice), in the device's own layout. All segments have the same in_features.
@@ -64,7 +64,8 @@ class Backend {
   virtual void gated_mlp(const GatedMlpArgs& args);
 };
 
-// Checks the shapes and dtypes of a word's arguments; throws InternalError that begins with its name.
+// Checks the shapes and dtypes of a word's arguments; throws InternalError that begins with its
+// name.
 void check_args(const EmbedArgs& args);
 void check_args(const LinearArgs& args);
 void check_args(const RmsNormArgs& args);

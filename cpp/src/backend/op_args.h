@@ -27,7 +27,8 @@ struct EmbedArgs {
   Tensor out;  // [tokens, hidden]
 };
 
-// out = activation(x * weight^T + bias), and then += residual where one is given (out may be residual).
+// out = activation(x * weight^T + bias), and then += residual where one is given (out may be
+// residual).
 struct LinearArgs {
   Tensor x;                    // [tokens, in]
   const PackedWeight* weight;  // [out, in]
@@ -92,12 +93,12 @@ struct KvLayer {
 // with i + rotary_dim / 2 (the "neox" form): x[i] * cos - x[i + half] * sin, and
 // x[i + half] * cos + x[i] * sin.
 struct RopeStoreArgs {
-  Tensor q;        // [tokens, heads, head_dim]
-  Tensor k;        // [tokens, kv_heads, head_dim]
-  Tensor v;        // [tokens, kv_heads, head_dim]
-  Tensor cos_sin;  // float32 [rows, rotary_dim]: cosines, then sines; none: no rotation
+  Tensor q;             // [tokens, heads, head_dim]
+  Tensor k;             // [tokens, kv_heads, head_dim]
+  Tensor v;             // [tokens, kv_heads, head_dim]
+  Tensor cos_sin;       // float32 [rows, rotary_dim]: cosines, then sines; none: no rotation
   Tensor cos_sin_rows;  // int32 [tokens]: the row of each token
-  Tensor slots;    // int32 [tokens]: block * block_size + place in the block
+  Tensor slots;         // int32 [tokens]: block * block_size + place in the block
   KvLayer kv;
 };
 
@@ -115,8 +116,8 @@ struct AttentionArgs {
 struct StepMeta {
   int32_t num_tokens = 0;
   int32_t block_size = 0;
-  std::span<const int32_t> query_start;  // [sequences + 1]: rows of the batch
-  std::span<const int32_t> context_len;  // [sequences]: tokens with keys, this step's included
+  std::span<const int32_t> query_start;   // [sequences + 1]: rows of the batch
+  std::span<const int32_t> context_len;   // [sequences]: tokens with keys, this step's included
   std::span<const int32_t> block_tables;  // [sequences, max_blocks]
   int32_t max_blocks = 0;
   int32_t num_sequences() const { return static_cast<int32_t>(context_len.size()); }
@@ -128,9 +129,10 @@ struct GatherRowsArgs {
   Tensor out;   // [selected, hidden]
 };
 
-// How one row of logits becomes a token. Stages in this order: banned ids to -infinity, temperature,
-// min_p, top_k (ties with the k-th are kept), top_p; then the inverse of the kept tokens'
-// distribution function, in the order of ids, at philox_uniform(seed, sample_index, position).
+// How one row of logits becomes a token. Stages in this order: banned ids to -infinity,
+// temperature, min_p, top_k (ties with the k-th are kept), top_p; then the inverse of the kept
+// tokens' distribution function, in the order of ids, at philox_uniform(seed, sample_index,
+// position).
 struct SampleRow {
   float temperature = 0.0f;  // 0: greedy, the lowest id among the largest logits
   float top_p = 1.0f;

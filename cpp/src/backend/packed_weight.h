@@ -1,5 +1,5 @@
-// Weights on a device: what a back end made of a checkpoint's matrices. Owned by the layer that made
-// it, read-only, and only its own back end looks inside.
+// Weights on a device: what a back end made of a checkpoint's matrices. Owned by the layer that
+// made it, read-only, and only its own back end looks inside.
 #pragma once
 
 #include <cstdint>

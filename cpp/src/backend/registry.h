@@ -9,8 +9,8 @@
 
 namespace octavo {
 
-std::unique_ptr<Backend> make_ref_backend();                      // backend/ref.cc
-std::unique_ptr<Backend> make_cpu_backend(int32_t num_threads);   // cpu/
+std::unique_ptr<Backend> make_ref_backend();                     // backend/ref.cc
+std::unique_ptr<Backend> make_cpu_backend(int32_t num_threads);  // cpu/
 
 // `device` is auto, cpu or ref; `num_threads` 0 takes the machine's default. Throws InvalidArgument
 // for an unknown name.

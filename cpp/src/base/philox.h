@@ -27,10 +27,9 @@ inline PhiloxBlock philox4x32(PhiloxBlock counter, std::array<uint32_t, 2> key) 
 
 // The uniform draw in [0, 1), 53 bits, of one token of one sample.
 inline double philox_uniform(uint64_t seed, uint32_t sample_index, uint64_t position) {
-  const PhiloxBlock block =
-      philox4x32({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32),
-                  sample_index, 0},
-                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const PhiloxBlock block = philox4x32(
+      {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), sample_index, 0},
+      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   const uint64_t bits = (static_cast<uint64_t>(block[0]) << 32) | block[1];
   return static_cast<double>(bits >> 11) * 0x1.0p-53;
 }

@@ -1,6 +1,6 @@
 // The encodings in which checkpoints store weights, and the canonical view of one encoded matrix.
-// GGUF's block formats are described in ggml's quantisation headers; a block is a run of elements of
-// one row that share scales.
+// GGUF's block formats are described in ggml's quantisation headers; a block is a run of elements
+// of one row that share scales.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,17 @@
 namespace octavo {
 
 enum class Scheme : uint8_t {
-  kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K,
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
 };
 
 struct SchemeInfo {
@@ -25,7 +35,7 @@ const SchemeInfo& scheme_info(Scheme scheme);
 struct QuantizedMatrix {
   Scheme scheme = Scheme::kF32;
   int64_t rows = 0;
-  int64_t cols = 0;  // a multiple of the scheme's block_elements
+  int64_t cols = 0;                 // a multiple of the scheme's block_elements
   const std::byte* data = nullptr;  // [rows, cols], not necessarily aligned
 
   int64_t row_bytes() const {

@@ -1,6 +1,6 @@
 // Workspace for the activations of one step: a bump allocator over one Buffer. Owned by the model
-// runner, reset before each step, used on the step thread. In measuring mode nothing backs it and it
-// only counts, which is how the workspace is sized before it is allocated.
+// runner, reset before each step, used on the step thread. In measuring mode nothing backs it and
+// it only counts, which is how the workspace is sized before it is allocated.
 #pragma once
 
 #include <algorithm>
