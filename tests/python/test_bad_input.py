@@ -170,11 +170,9 @@ def assert_serves(llm: LLM) -> None:
     assert len(output.outputs[0].token_ids) in (1, 2, 3)
 
 
-@pytest.mark.parametrize("case", BAD_PROMPTS)
+@pytest.mark.parametrize("case", [case for case in BAD_PROMPTS if "fits" not in case])
 def test_one_bad_prompt_of_a_list_leaves_the_llm_usable(llm: LLM, case: str) -> None:
     prompt, _, _ = BAD_PROMPTS[case]
-    if "fits" in case:
-        pytest.skip("this LLM's cache is large enough")
     good = {"prompt_token_ids": [1, 2, 3]}
     with pytest.raises(ValidationError):
         llm.generate([good, {"prompt_token_ids": prompt}, good], use_tqdm=False)

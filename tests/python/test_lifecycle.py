@@ -3,6 +3,7 @@ hangs or mixes up (R5, R6, R22, R25)."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import random
@@ -70,7 +71,7 @@ def test_fifty_lives_return_their_memory(model: Path, work_in_flight: bool) -> N
     grown = resident_bytes() - before
     # One engine left behind is 2 MiB of touched KV cache and weights at the least, fifty are 100.
     assert grown <= 8 << 20, f"resident memory grew by {grown / 2**20:.1f} MiB"
-    assert num_threads() == threads
+    assert num_threads() <= threads
 
 
 def test_a_failed_creation_returns_its_memory(model: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_failed_creation_returns_its_memory(model: Path) -> None:
         fail()
     gc.collect()
     assert resident_bytes() - before <= 4 << 20
-    assert num_threads() == threads
+    assert num_threads() <= threads
 
 
 def make_llm(model: Path, **options: Any) -> LLM:
@@ -302,6 +303,69 @@ def test_a_forked_child_gets_an_error_and_no_hang(model: Path) -> None:
     assert result.returncode == 0
 
 
+def test_a_forked_child_of_the_bare_engine(model: Path) -> None:
+    script = f"""
+        import os, signal
+        from octavo import _core
+        engine = _core.Engine(model={str(model)!r}, device="cpu", dtype="float32", num_kv_blocks=64)
+        params = _core.SamplingParams(temperature=0.0, max_tokens=8)
+        request = engine.add_request([1, 2, 3], params)
+        engine.step()
+        if os.fork() == 0:
+            signal.alarm(60)
+            for call in (
+                engine.step,
+                engine.stats,
+                engine.has_unfinished_requests,
+                engine.reset_prefix_cache,
+                lambda: engine.abort(request),
+                lambda: engine.fork(request, 0, params),
+                lambda: engine.add_request([1], params),
+                lambda: engine.compute_logits([1]),
+            ):
+                try:
+                    call()
+                except _core.OctavoError as error:
+                    assert "fork" in str(error), error
+                else:
+                    os._exit(3)
+            del engine
+            raise SystemExit(0)
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        while engine.has_unfinished_requests():
+            engine.step()
+        print("parent goes on")
+    """
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "parent goes on\n"), result.stderr
+
+
+def test_close_ends_a_call_in_another_thread(model: Path) -> None:
+    llm = make_llm(model)
+    started = threading.Event()
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            started.set()
+            while True:
+                llm.generate("Hi", SamplingParams(max_tokens=200, ignore_eos=True), use_tqdm=False)
+        except OctavoError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    started.wait()
+    llm.close()
+    thread.join()
+    assert "clos" in str(errors[0])
+
+
 def test_threads_share_one_llm(model: Path) -> None:
     prompts = [{"prompt_token_ids": random_prompt(5 + i, VOCAB, seed=i)} for i in range(24)]
     params = [
@@ -391,24 +455,26 @@ def test_step_releases_the_gil(model: Path) -> None:
 
 def test_an_interrupt_leaves_the_llm_clean(model: Path) -> None:
     with make_llm(model) as llm:
-        long = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
+        # Short, so that interrupts fall between requests being added too.
+        params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
         prompts = [{"prompt_token_ids": random_prompt(20 + i, VOCAB, seed=i)} for i in range(40)]
-        expected = llm.generate(prompts[:2], long, use_tqdm=False)
+        expected = llm.generate(prompts[:2], params, use_tqdm=False)
         main = threading.main_thread()
 
-        def generate_forever() -> None:
-            while True:
-                llm.generate(prompts, long, use_tqdm=False)
-
-        for _ in range(3):
-            timer = threading.Timer(
-                0.05, lambda: signal.pthread_kill(main.ident or 0, signal.SIGINT)
-            )
+        def generate_until_interrupted(timer: threading.Timer) -> None:
             timer.start()
+            while True:
+                llm.generate(prompts, params, use_tqdm=False)
+
+        for i in range(40):
+            interrupt = functools.partial(signal.pthread_kill, main.ident or 0, signal.SIGINT)
+            timer = threading.Timer(0.001 * i, interrupt)
             with pytest.raises(KeyboardInterrupt):
-                generate_forever()
+                generate_until_interrupted(timer)
             timer.join()
-        again = llm.generate(prompts[:2], long, use_tqdm=False)
+            stats = llm.stats()
+            assert stats["num_running"] == stats["num_waiting"] == stats["num_blocks_used"] == 0
+        again = llm.generate(prompts[:2], params, use_tqdm=False)
         assert [a.outputs[0].token_ids for a in again] == [e.outputs[0].token_ids for e in expected]
         # Only the two of this call came back, and nothing of the interrupted ones is left.
         assert len(again) == 2

@@ -67,4 +67,8 @@ Json parse_json(std::string_view text, std::string_view what, DuplicateKeys dupl
   }
 }
 
+std::string dump_json(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 }  // namespace octavo

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 namespace octavo {
@@ -15,5 +16,8 @@ enum class DuplicateKeys : uint8_t { kLastCounts, kRefuse };
 // Parses `text`; throws LoadError that begins with `what`. Nesting is limited to 64 levels.
 Json parse_json(std::string_view text, std::string_view what,
                 DuplicateKeys duplicates = DuplicateKeys::kLastCounts);
+
+// The text of `value`, always valid UTF-8: strings from a GGUF file need not be.
+std::string dump_json(const Json& value);
 
 }  // namespace octavo

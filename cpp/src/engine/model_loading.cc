@@ -78,7 +78,7 @@ void describe(const Checkpoint& checkpoint, const WeightLoader& loader, const Mo
   info.num_parameters = loader.num_parameters();
   info.weight_bytes = loader.weight_bytes();
   info.block_size = kBlockSize;
-  info.config_json = checkpoint.config().dump();
+  info.config_json = dump_json(checkpoint.config());
   loaded.eos_token_ids = read_eos_token_ids(checkpoint.config(), shape.vocab_size);
   if (!loaded.eos_token_ids.empty()) info.eos_token_id = loaded.eos_token_ids.front();
 }

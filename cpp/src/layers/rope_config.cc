@@ -17,7 +17,7 @@ double read_number(const Json& rope, const char* key, std::optional<double> fall
     throw LoadError(str_cat("config.json: rope scaling lacks '", key, "'; expected a number"));
   }
   if (!found->is_number() || !std::isfinite(found->get<double>()) || found->get<double>() <= 0) {
-    throw LoadError(str_cat("config.json: rope '", key, "' is ", found->dump(),
+    throw LoadError(str_cat("config.json: rope '", key, "' is ", dump_json(*found),
                             "; expected a positive number"));
   }
   return found->get<double>();

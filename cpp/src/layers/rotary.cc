@@ -11,8 +11,10 @@ Rotary::Rotary(Backend& backend, const RopeConfig& config, int64_t max_model_len
     : backend_(backend),
       config_(config),
       max_model_len_(max_model_len),
-      max_batch_tokens_(config.type == RopeType::kDynamic ? max_batch_tokens : 0),
-      host_row_(static_cast<size_t>(config.dim)) {
+      max_batch_tokens_(config.type == RopeType::kDynamic ? max_batch_tokens : 0) {}
+
+void Rotary::build() {
+  host_row_.resize(static_cast<size_t>(config_.dim));
   const int64_t rows = max_model_len_ + max_batch_tokens_;
   buffer_ = backend_.allocate(static_cast<size_t>(rows * config_.dim) * sizeof(float));
   std::vector<float> frequencies = inverse_frequencies(config_, 0);

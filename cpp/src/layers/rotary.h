@@ -14,9 +14,11 @@ namespace octavo {
 
 class Rotary {
  public:
-  // Rows for positions 0..max_model_len-1, and `max_batch_tokens` rows of one step's own.
+  // Rows for positions 0..max_model_len-1, and `max_batch_tokens` rows of one step's own. There is
+  // no table before build(): a size that the weights contradict is never allocated.
   Rotary(Backend& backend, const RopeConfig& config, int64_t max_model_len,
          int64_t max_batch_tokens);
+  void build();
 
   Tensor table() const;  // float32 [rows, dim]: cosines, then sines
 

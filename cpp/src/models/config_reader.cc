@@ -20,7 +20,7 @@ int64_t ConfigReader::count(const char* key) const {
                         ? value.get<uint64_t>() <= static_cast<uint64_t>(kLimit)
                         : value.is_number_integer() && value.get<int64_t>() <= kLimit;
   if (!fits || value.get<int64_t>() < 1) {
-    throw LoadError(str_cat("config.json: '", key, "' is ", value.dump(),
+    throw LoadError(str_cat("config.json: '", key, "' is ", dump_json(value),
                             "; expected an integer from 1 to 2147483647"));
   }
   return value.get<int64_t>();
@@ -35,7 +35,7 @@ double ConfigReader::positive_or(const char* key, double fallback) const {
   const Json& value = config_.at(key);
   if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() <= 0) {
     throw LoadError(
-        str_cat("config.json: '", key, "' is ", value.dump(), "; expected a positive number"));
+        str_cat("config.json: '", key, "' is ", dump_json(value), "; expected a positive number"));
   }
   return value.get<double>();
 }
@@ -43,7 +43,7 @@ double ConfigReader::positive_or(const char* key, double fallback) const {
 bool ConfigReader::flag_or(const char* key, bool fallback) const {
   if (!has(key)) return fallback;
   if (!config_.at(key).is_boolean()) {
-    throw LoadError(str_cat("config.json: '", key, "' is ", config_.at(key).dump(),
+    throw LoadError(str_cat("config.json: '", key, "' is ", dump_json(config_.at(key)),
                             "; expected true or false"));
   }
   return config_.at(key).get<bool>();
@@ -57,7 +57,7 @@ Activation ConfigReader::activation_or(const char* key, const char* fallback) co
   if (value == "gelu_new" || value == "gelu_pytorch_tanh" || value == "gelu_fast") {
     return Activation::kGeluTanh;
   }
-  throw NotSupported(str_cat("config.json: '", key, "' is ", value.dump(),
+  throw NotSupported(str_cat("config.json: '", key, "' is ", dump_json(value),
                              "; expected relu, silu, gelu or gelu_new"));
 }
 

@@ -56,6 +56,7 @@ Llama::Llama(WeightLoader& loader, const ModelOptions& options)
   for (int64_t i = 0; i < shape_.num_layers; ++i) {
     layers_.push_back(load_layer(loader, str_cat("model.layers.", i, ".")));
   }
+  rotary_->build();
   final_norm_ = loader.rms_norm("model.norm", shape_.hidden_size, norm_eps_);
   const bool tied = config_.flag_or("tie_word_embeddings", false);
   load_head(loader, "lm_head", tied);
