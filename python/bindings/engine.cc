@@ -2,6 +2,7 @@
 #include "octavo/engine.h"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
@@ -35,6 +36,12 @@ std::vector<int32_t> token_ids(nb::handle source) {
     throw InvalidArgument("prompt_token_ids: expected a sequence of integers");
   }
   return narrow_ids(wide);
+}
+
+RequestId add_request(Engine& engine, const std::vector<int32_t>& prompt,
+                      const SamplingParams& params, const std::string& cache_salt) {
+  const nb::gil_scoped_release release;
+  return engine.add_request(prompt, params, cache_salt);
 }
 
 using LogitsArray = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
@@ -125,12 +132,14 @@ void bind_engine(nb::module_& m) {
       .def(
           "add_request",
           [](Engine& self, nb::handle prompt, const SamplingParams& params,
-             const std::string& cache_salt) {
-            const std::vector<int32_t> ids = token_ids(prompt);
-            const nb::gil_scoped_release release;
-            return self.add_request(ids, params, cache_salt);
+             const std::string& cache_salt, std::optional<nb::set> owned) {
+            const RequestId id = add_request(self, token_ids(prompt), params, cache_salt);
+            // Within the call: Python handles a signal only after it, when the caller knows the id.
+            if (owned) owned->add(id);
+            return id;
           },
-          nb::arg("prompt_token_ids"), nb::arg("params"), nb::arg("cache_salt") = "")
+          nb::arg("prompt_token_ids"), nb::arg("params"), nb::arg("cache_salt") = "",
+          nb::arg("owned") = nb::none())
       .def("fork", &Engine::fork, nb::arg("parent"), nb::arg("sample_index"), nb::arg("params"),
            Release())
       .def("step", &Engine::step, Release())

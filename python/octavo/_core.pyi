@@ -148,9 +148,12 @@ class Engine:
         prompt_token_ids: Sequence[int] | NDArray[np.integer[Any]],
         params: SamplingParams,
         cache_salt: str = "",
+        owned: set[int] | None = None,
     ) -> int:
         """Queues a prompt of 1..max_model_len-1 ids and returns the request's id.
 
+        The id is also added to ``owned``, before a signal handler can run: whoever is interrupted
+        there still knows what to abort.
         Raises ValidationError, changing nothing, when it could never be served.
         """
 

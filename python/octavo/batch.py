@@ -1,7 +1,8 @@
 """Batch: drives the engine for the requests of one call, and makes their outputs.
 
-The thread that calls ``run`` steps the engine. A batch owns its requests: whatever ends it early
-aborts those that are still in flight, so that the engine stays usable.
+The thread that calls ``run`` steps the engine. A batch is a context manager that owns its requests:
+whatever ends it early, a KeyboardInterrupt too, aborts those that are still in flight, so that the
+engine stays usable.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ class Batch:
         self._tokenizer = tokenizer
         self._ends = ends
         self._live: dict[int, Request] = {}
+        self._owned: set[int] = set()  # ids in flight, from the moment that the engine has them
         self._finished: list[Request] = []
         self.requests: list[Request] = []
 
@@ -118,7 +120,7 @@ class Batch:
         """Queues a prompt. Raises ValidationError, changing nothing."""
         core_params = params.to_core(self._ends.others)
         stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic())
-        engine_id = self._engine.add_request(prompt_token_ids, core_params, cache_salt)
+        engine_id = self._engine.add_request(prompt_token_ids, core_params, cache_salt, self._owned)
         samples = [
             Sample(index, self._detokenizer(params, prompt_token_ids)) for index in range(params.n)
         ]
@@ -133,26 +135,24 @@ class Batch:
         return bool(self._live)
 
     def run(self, on_finished: Callable[[Request], None], check: Callable[[], None]) -> None:
-        """Steps until every request has ended. ``check`` is called before each step and may raise;
-        any exception, a KeyboardInterrupt too, aborts the requests in flight."""
-        try:
-            while self._live:
-                check()
-                self.step()
-                for request in self.take_finished():
-                    on_finished(request)
-        except BaseException:
-            self.abort()
-            raise
+        """Steps until every request has ended; ``check`` runs before each step and may raise."""
+        while self._live:
+            check()
+            self.step()
+            for request in self.take_finished():
+                on_finished(request)
 
     def stream(self, check: Callable[[], None]) -> Iterator[Delta]:
         """Like ``run``, giving each sample's new text as it comes."""
-        try:
-            while self._live:
-                check()
-                yield from self.step()
-        finally:
-            self.abort()
+        while self._live:
+            check()
+            yield from self.step()
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.abort()
 
     def step(self) -> list[Delta]:
         """One step of the engine."""
@@ -178,11 +178,13 @@ class Batch:
 
     def abort(self) -> None:
         """Ends the requests in flight; what they have produced so far is kept."""
-        for engine_id, request in list(self._live.items()):
+        for engine_id in list(self._owned):
             self._engine.abort(engine_id)
+        for request in self._live.values():
             for sample in request.samples:
                 if sample.finish_reason is None:
                     self._end(sample, "abort", None)
+        self._owned.clear()
         self._live.clear()
 
     def _detokenizer(
@@ -209,6 +211,7 @@ class Batch:
                     self._end(sample, "error", "the engine ended the request without a reason")
         if request.finished:
             del self._live[engine_id]
+            self._owned.discard(engine_id)
             self._finished.append(request)
 
     def _advance(self, request: Request, sample: Sample, output: _core.RequestOutput) -> Delta:

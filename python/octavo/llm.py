@@ -282,22 +282,16 @@ class LLM:
     def _stream(self, prompt: ParsedPrompt, params: SamplingParams) -> Generator[Delta, None, None]:
         """The deltas of one prompt, as they come; closing the iterator aborts it."""
         text, ids = render_prompt(prompt, self._tokenizer, self._limits(), {})
-        with self._lock:
-            batch = Batch(self._alive(), self._tokenizer, self._ends)
+        with self._lock, Batch(self._alive(), self._tokenizer, self._ends) as batch:
             self._add(batch, _Job(text, ids, prompt.cache_salt, params))
             yield from batch.stream(self._check)
 
     def _run(self, jobs: list[_Job], use_tqdm: bool | Callable[..., Any]) -> list[RequestOutput]:
         if not jobs:
             return []
-        with self._lock:
-            batch = Batch(self._alive(), self._tokenizer, self._ends)
-            try:
-                for job in jobs:
-                    self._add(batch, job)
-            except BaseException:
-                batch.abort()
-                raise
+        with self._lock, Batch(self._alive(), self._tokenizer, self._ends) as batch:
+            for job in jobs:
+                self._add(batch, job)
             with ProgressBar(use_tqdm, sum(job.params.n for job in jobs)) as bar:
                 batch.run(bar.update, self._check)
         outputs = [request.output(with_metrics=self._with_metrics) for request in batch.requests]

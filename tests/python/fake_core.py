@@ -131,7 +131,13 @@ class FakeEngine:
     def model_info(self) -> FakeModelInfo:
         return self.info
 
-    def add_request(self, prompt: Sequence[int], params: Any, cache_salt: str = "") -> int:
+    def add_request(
+        self,
+        prompt: Sequence[int],
+        params: Any,
+        cache_salt: str = "",
+        owned: set[int] | None = None,
+    ) -> int:
         if max(prompt) == 999:
             from octavo.errors import ValidationError
 
@@ -143,6 +149,8 @@ class FakeEngine:
         request_id = len(self.added) + 100
         self.added.append(sequence)
         self.live[request_id] = sequence
+        if owned is not None:
+            owned.add(request_id)
         return request_id
 
     def step(self) -> list[FakeOutput]:

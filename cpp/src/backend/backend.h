@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "backend/op_args.h"
 #include "backend/packed_weight.h"
@@ -63,6 +64,9 @@ class Backend {
   // Fused words, with default compositions.
   virtual void gated_mlp(const GatedMlpArgs& args);
 };
+
+// Backend::allocate, whose OutOfMemory begins with `what` the memory is for.
+Buffer allocate_for(std::string_view what, Backend& backend, size_t bytes);
 
 // Checks the shapes and dtypes of a word's arguments; throws InternalError that begins with its
 // name.

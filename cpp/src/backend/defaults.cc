@@ -1,5 +1,7 @@
 #include "backend/backend.h"
 
+#include "base/check.h"
+
 namespace octavo {
 
 void Backend::gated_mlp(const GatedMlpArgs& args) {
@@ -14,6 +16,14 @@ void Backend::gated_mlp(const GatedMlpArgs& args) {
           .bias = args.down_bias,
           .residual = args.residual,
           .out = args.out});
+}
+
+Buffer allocate_for(std::string_view what, Backend& backend, size_t bytes) {
+  try {
+    return backend.allocate(bytes);
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(str_cat(what, ": ", error.what()));
+  }
 }
 
 }  // namespace octavo

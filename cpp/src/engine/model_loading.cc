@@ -115,9 +115,10 @@ LoadedModel load_model(const EngineConfig& config) {
                              ? dtype
                              : floating_dtype_from_name(config.kv_cache_dtype, "kv_cache_dtype");
   WeightLoader loader(*loaded.backend, *checkpoint, dtype);
-  std::unique_ptr<Model> model = make_model(
-      loader,
-      {.max_model_len = config.max_model_len, .max_batch_tokens = config.max_num_batched_tokens});
+  std::unique_ptr<Model> model =
+      make_model(loader, {.max_model_len = config.max_model_len,
+                          .max_batch_tokens = config.max_num_batched_tokens,
+                          .max_num_seqs = config.max_num_seqs});
   describe(*checkpoint, loader, model->shape(), loaded);
   loaded.info.dtype = dtype_name(dtype);
   loaded.info.kv_cache_dtype = dtype_name(kv_dtype);

@@ -16,7 +16,8 @@ Rotary::Rotary(Backend& backend, const RopeConfig& config, int64_t max_model_len
 void Rotary::build() {
   host_row_.resize(static_cast<size_t>(config_.dim));
   const int64_t rows = max_model_len_ + max_batch_tokens_;
-  buffer_ = backend_.allocate(static_cast<size_t>(rows * config_.dim) * sizeof(float));
+  buffer_ = allocate_for(str_cat("rotary table of ", rows, " positions (max_model_len)"), backend_,
+                         static_cast<size_t>(rows * config_.dim) * sizeof(float));
   std::vector<float> frequencies = inverse_frequencies(config_, 0);
   for (int64_t position = 0; position < max_model_len_; ++position) {
     if (config_.type == RopeType::kDynamic && position >= config_.max_positions) {

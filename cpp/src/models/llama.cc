@@ -1,6 +1,7 @@
 // Llama 1 to 3.2 and the models of its shape (Mistral): RMSNorm before each block, rotary
 // positions, grouped-query attention, a gated MLP. Tensor names as in transformers'
 // LlamaForCausalLM.
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -70,8 +71,9 @@ void Llama::load_rotary(WeightLoader& loader, const ModelOptions& options) {
                                      config_.count_or("max_position_embeddings", 2048));
   rope.frequency_divisors = loader.optional_vector("rope_freqs.weight", rope.dim / 2);
   set_max_model_len(options, rope.scaled_max_positions(), "max_position_embeddings, rope scaling");
-  rotary_ = std::make_unique<Rotary>(loader.backend(), rope, shape_.max_model_len,
-                                     options.max_batch_tokens);
+  rotary_ = std::make_unique<Rotary>(
+      loader.backend(), rope, shape_.max_model_len,
+      std::min(options.max_batch_tokens, shape_.max_model_len * options.max_num_seqs));
 }
 
 DecoderLayer Llama::load_layer(WeightLoader& loader, const std::string& prefix) const {

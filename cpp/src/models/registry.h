@@ -13,7 +13,8 @@ namespace octavo {
 // What the caller decides about a model that is built.
 struct ModelOptions {
   int64_t max_model_len = 0;     // 0: what the configuration says
-  int64_t max_batch_tokens = 1;  // rows of one step
+  int64_t max_batch_tokens = 1;  // rows of one step, at most
+  int64_t max_num_seqs = 1;      // sequences of one step, each with at most max_model_len rows
 };
 
 // Builds the model that the loader's checkpoint names. Throws NotSupported that lists the known

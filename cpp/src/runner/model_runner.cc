@@ -13,7 +13,10 @@ ModelRunner::ModelRunner(Backend& backend, std::unique_ptr<Model> model, DType w
       kv_dtype_(kv_dtype),
       limits_(limits),
       inputs_(backend, limits.max_tokens, limits.max_selected, limits.block_size) {
-  arena_ = Arena(backend_.allocate(measure_workspace()));
+  arena_ = Arena(allocate_for(str_cat("workspace of a step of ", limits_.max_tokens,
+                                      " tokens (max_num_batched_tokens) and ", limits_.max_selected,
+                                      " sequences (max_num_seqs)"),
+                              backend_, measure_workspace()));
   next_ids_ = backend_.allocate(static_cast<size_t>(limits_.max_selected) * sizeof(int32_t));
   host_ids_.reserve(static_cast<size_t>(limits_.max_selected));
 }
