@@ -92,7 +92,7 @@ void bind_constructor(nb::class_<Engine>& engine) {
          std::string kv_cache_dtype, std::string load_format, int64_t max_model_len,
          int32_t max_num_seqs, int32_t max_num_batched_tokens, int64_t kv_cache_memory_bytes,
          int64_t num_kv_blocks, bool enable_prefix_caching, bool enable_chunked_prefill,
-         int32_t num_threads, uint64_t seed) {
+         int32_t num_threads, int32_t max_logprobs, std::string logprobs_mode, uint64_t seed) {
         nb::gil_scoped_release release;
         new (self) Engine({.model = std::move(model),
                            .device = std::move(device),
@@ -107,6 +107,8 @@ void bind_constructor(nb::class_<Engine>& engine) {
                            .enable_prefix_caching = enable_prefix_caching,
                            .enable_chunked_prefill = enable_chunked_prefill,
                            .num_threads = num_threads,
+                           .max_logprobs = max_logprobs,
+                           .logprobs_mode = std::move(logprobs_mode),
                            .seed = seed});
       },
       nb::kw_only(), nb::arg("model"), nb::arg("device") = defaults.device,
@@ -119,7 +121,9 @@ void bind_constructor(nb::class_<Engine>& engine) {
       nb::arg("num_kv_blocks") = defaults.num_kv_blocks,
       nb::arg("enable_prefix_caching") = defaults.enable_prefix_caching,
       nb::arg("enable_chunked_prefill") = defaults.enable_chunked_prefill,
-      nb::arg("num_threads") = defaults.num_threads, nb::arg("seed") = defaults.seed);
+      nb::arg("num_threads") = defaults.num_threads,
+      nb::arg("max_logprobs") = defaults.max_logprobs,
+      nb::arg("logprobs_mode") = defaults.logprobs_mode, nb::arg("seed") = defaults.seed);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // The plain values: SamplingParams, RequestOutput, ModelInfo.
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -9,41 +10,34 @@
 namespace octavo {
 namespace {
 
-SamplingParams make_sampling_params(int32_t n, float temperature, float top_p, int32_t top_k,
-                                    float min_p, std::optional<uint64_t> seed,
-                                    std::optional<int32_t> max_tokens, int32_t min_tokens,
-                                    bool ignore_eos, std::vector<int32_t> stop_token_ids,
-                                    std::vector<int32_t> extra_eos_token_ids) {
-  return {.n = n,
-          .temperature = temperature,
-          .top_p = top_p,
-          .top_k = top_k,
-          .min_p = min_p,
-          .seed = seed,
-          .max_tokens = max_tokens,
-          .min_tokens = min_tokens,
-          .ignore_eos = ignore_eos,
-          .stop_token_ids = std::move(stop_token_ids),
-          .extra_eos_token_ids = std::move(extra_eos_token_ids)};
+// Keyword arguments by the fields' names; None is a field's default.
+void init_sampling_params(nb::pointer_and_handle<SamplingParams> self, const nb::kwargs& kwargs) {
+  new (self.p) SamplingParams();
+  nb::inst_mark_ready(self.h);
+  for (const auto& [name, value] : kwargs) {
+    if (!nb::hasattr(self.h, name)) {
+      throw nb::type_error(("SamplingParams: unknown argument '" + nb::cast<std::string>(name) +
+                            "'; expected the name of a field")
+                               .c_str());
+    }
+    if (!value.is_none()) nb::setattr(self.h, name, value);
+  }
+}
+
+std::map<int32_t, float> logit_bias(const SamplingParams& params) {
+  std::map<int32_t, float> result;
+  for (const TokenBias& bias : params.logit_bias) result[bias.token_id] = bias.bias;
+  return result;
+}
+
+void set_logit_bias(SamplingParams& params, const std::map<int32_t, float>& biases) {
+  params.logit_bias.clear();
+  for (const auto& [token_id, bias] : biases) params.logit_bias.push_back({token_id, bias});
 }
 
 void bind_sampling_params(nb::module_& m) {
   nb::class_<SamplingParams>(m, "SamplingParams", "How the tokens of one request are chosen.")
-      .def(
-          "__init__",
-          [](SamplingParams* self, int32_t n, float temperature, float top_p, int32_t top_k,
-             float min_p, std::optional<uint64_t> seed, std::optional<int32_t> max_tokens,
-             int32_t min_tokens, bool ignore_eos, std::vector<int32_t> stop_token_ids,
-             std::vector<int32_t> extra_eos_token_ids) {
-            new (self) SamplingParams(make_sampling_params(
-                n, temperature, top_p, top_k, min_p, seed, max_tokens, min_tokens, ignore_eos,
-                std::move(stop_token_ids), std::move(extra_eos_token_ids)));
-          },
-          nb::kw_only(), nb::arg("n") = 1, nb::arg("temperature") = 1.0f, nb::arg("top_p") = 1.0f,
-          nb::arg("top_k") = 0, nb::arg("min_p") = 0.0f, nb::arg("seed") = nb::none(),
-          nb::arg("max_tokens") = nb::none(), nb::arg("min_tokens") = 0,
-          nb::arg("ignore_eos") = false, nb::arg("stop_token_ids") = std::vector<int32_t>(),
-          nb::arg("extra_eos_token_ids") = std::vector<int32_t>())
+      .def("__init__", &init_sampling_params)
       .def_rw("n", &SamplingParams::n)
       .def_rw("temperature", &SamplingParams::temperature)
       .def_rw("top_p", &SamplingParams::top_p)
@@ -54,7 +48,15 @@ void bind_sampling_params(nb::module_& m) {
       .def_rw("min_tokens", &SamplingParams::min_tokens)
       .def_rw("ignore_eos", &SamplingParams::ignore_eos)
       .def_rw("stop_token_ids", &SamplingParams::stop_token_ids)
-      .def_rw("extra_eos_token_ids", &SamplingParams::extra_eos_token_ids);
+      .def_rw("extra_eos_token_ids", &SamplingParams::extra_eos_token_ids)
+      .def_rw("presence_penalty", &SamplingParams::presence_penalty)
+      .def_rw("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_rw("repetition_penalty", &SamplingParams::repetition_penalty)
+      .def_prop_rw("logit_bias", &logit_bias, &set_logit_bias)
+      .def_rw("allowed_token_ids", &SamplingParams::allowed_token_ids)
+      .def_rw("bad_words", &SamplingParams::bad_words)
+      .def_rw("logprobs", &SamplingParams::logprobs)
+      .def_rw("logprob_token_ids", &SamplingParams::logprob_token_ids);
 }
 
 void bind_request_output(nb::module_& m) {
@@ -62,6 +64,15 @@ void bind_request_output(nb::module_& m) {
       .def_ro("request_id", &RequestOutput::request_id)
       .def_ro("sample_index", &RequestOutput::sample_index)
       .def_ro("new_token_ids", &RequestOutput::new_token_ids)
+      .def_prop_ro("logprobs",
+                   [](const RequestOutput& output) {
+                     nb::list positions;
+                     for (const TokenLogprobs& position : output.logprobs) {
+                       positions.append(
+                           nb::make_tuple(position.token_ids, position.logprobs, position.ranks));
+                     }
+                     return positions;
+                   })
       .def_prop_ro("finish_reason",
                    [](const RequestOutput& output) -> std::optional<std::string> {
                      if (!output.finished()) return std::nullopt;

@@ -21,6 +21,7 @@ from octavo.errors import (
 )
 from octavo.inputs import PromptType, TextPrompt, TokensPrompt
 from octavo.llm import LLM
+from octavo.logprobs import FlatLogprobs, Logprob
 from octavo.outputs import CompletionOutput, RequestOutput
 from octavo.sampling_params import SamplingParams
 
@@ -29,7 +30,9 @@ logging.getLogger("octavo").addHandler(logging.NullHandler())
 __all__ = [
     "LLM",
     "CompletionOutput",
+    "FlatLogprobs",
     "InternalError",
+    "Logprob",
     "ModelLoadError",
     "NotSupportedError",
     "OctavoError",

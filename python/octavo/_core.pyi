@@ -44,6 +44,14 @@ class SamplingParams:
     ignore_eos: bool
     stop_token_ids: list[int]
     extra_eos_token_ids: list[int]
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logit_bias: dict[int, float]
+    allowed_token_ids: list[int]  # empty: all
+    bad_words: list[list[int]]  # token sequences that are never completed
+    logprobs: int | None  # -1: the whole vocabulary
+    logprob_token_ids: list[int]
     def __init__(
         self,
         *,
@@ -58,6 +66,14 @@ class SamplingParams:
         ignore_eos: bool = False,
         stop_token_ids: Sequence[int] = [],
         extra_eos_token_ids: Sequence[int] = [],
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repetition_penalty: float = 1.0,
+        logit_bias: dict[int, float] = {},
+        allowed_token_ids: Sequence[int] = [],
+        bad_words: Sequence[Sequence[int]] = [],
+        logprobs: int | None = None,
+        logprob_token_ids: Sequence[int] = [],
     ) -> None: ...
 
 class RequestOutput:
@@ -69,6 +85,14 @@ class RequestOutput:
     def sample_index(self) -> int: ...  # 0..n-1
     @property
     def new_token_ids(self) -> list[int]: ...  # since the last output; a stop token too
+    @property
+    def logprobs(self) -> list[tuple[list[int], list[float], list[int]]]:
+        """Token ids, log-probabilities and ranks for each new token, where they were asked for.
+
+        The new token is first, then the most probable ones in order, or the ids of
+        ``logprob_token_ids``; these may name the new token again.
+        """
+
     @property
     def finish_reason(self) -> str | None: ...  # "stop", "length", "abort", "error"
     @property
@@ -139,6 +163,8 @@ class Engine:
         enable_prefix_caching: bool = True,
         enable_chunked_prefill: bool = True,
         num_threads: int = 0,
+        max_logprobs: int = 20,  # the most that a request may ask for; -1: no limit
+        logprobs_mode: str = "raw_logprobs",
         seed: int = 0,
     ) -> None:
         """Loads the model and allocates the KV cache; 0 means "choose for me"."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from octavo import _core
 from octavo.detokenizer import IncrementalDetokenizer
+from octavo.logprobs import LogprobsBuilder, TokenTexts
 from octavo.outputs import CompletionOutput, RequestOutput, RequestStateStats
 from octavo.sampling_params import SamplingParams
 from octavo.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ class Sample:
 
     index: int
     detokenizer: IncrementalDetokenizer | None
+    logprobs: LogprobsBuilder | None = None
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: int | str | None = None
@@ -43,6 +45,8 @@ class Sample:
             index=self.index,
             text=self.detokenizer.text if self.detokenizer is not None else "",
             token_ids=list(self.token_ids),
+            cumulative_logprob=None if self.logprobs is None else self.logprobs.cumulative,
+            logprobs=None if self.logprobs is None else self.logprobs.positions,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             error=self.error,
@@ -98,12 +102,20 @@ class Batch:
         engine: the engine to step; no other thread may step it meanwhile.
         tokenizer: makes the texts; None leaves them empty.
         ends: the tokens that end a text.
+        token_texts: the texts of single tokens, for log-probabilities; None leaves them out.
     """
 
-    def __init__(self, engine: _core.Engine, tokenizer: Tokenizer | None, ends: EndTokens) -> None:
+    def __init__(
+        self,
+        engine: _core.Engine,
+        tokenizer: Tokenizer | None,
+        ends: EndTokens,
+        token_texts: TokenTexts | None = None,
+    ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._ends = ends
+        self._token_texts = token_texts
         self._live: dict[int, Request] = {}
         self._owned: set[int] = set()  # ids in flight, from the moment that the engine has them
         self._finished: list[Request] = []
@@ -115,14 +127,18 @@ class Batch:
         prompt: str | None,
         prompt_token_ids: list[int],
         params: SamplingParams,
+        core_params: _core.SamplingParams,
         cache_salt: str = "",
     ) -> Request:
-        """Queues a prompt. Raises ValidationError, changing nothing."""
-        core_params = params.to_core(self._ends.others)
+        """Queues a prompt; ``core_params`` are the engine's form of ``params``.
+
+        Raises ValidationError, changing nothing.
+        """
         stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic())
         engine_id = self._engine.add_request(prompt_token_ids, core_params, cache_salt, self._owned)
         samples = [
-            Sample(index, self._detokenizer(params, prompt_token_ids)) for index in range(params.n)
+            Sample(index, self._detokenizer(params, prompt_token_ids), self._logprobs(params))
+            for index in range(params.n)
         ]
         request = Request(request_id, engine_id, prompt, prompt_token_ids, params, samples, stats)
         self._live[engine_id] = request
@@ -202,6 +218,12 @@ class Batch:
             continuation=any(i not in skipped for i in reversed(prompt_token_ids)),
         )
 
+    def _logprobs(self, params: SamplingParams) -> LogprobsBuilder | None:
+        if not params.wants_logprobs:
+            return None
+        texts = self._token_texts if params.detokenize else None
+        return LogprobsBuilder(flat=params.flat_logprobs, texts=texts)
+
     def _settle(self, engine_id: int, ended: bool) -> None:
         """Moves a request that has ended out of the live ones."""
         request = self._live[engine_id]
@@ -230,7 +252,11 @@ class Batch:
             sample.finish_reason = output.finish_reason
             sample.stop_reason = self._stop_reason(request, output, new_ids)
             sample.error = output.error or None
-        return Delta(request, sample, text, len(sample.token_ids) - before)
+        kept = len(sample.token_ids) - before  # fewer than there are, where a stop string cut
+        if sample.logprobs is not None:
+            for entry in output.logprobs[:kept]:
+                sample.logprobs.add(*entry)
+        return Delta(request, sample, text, kept)
 
     def _decode(
         self,

@@ -11,6 +11,7 @@ from octavo.errors import NotSupportedError, validation_error
 _ANY = object()  # every value is fine: there is nothing that it could change here
 
 _DTYPES = {"half": "float16", "float": "float32"}
+_LOGPROBS_MODES = ("raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits")
 _LEN_UNITS = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
 
 # Arguments of vLLM with the values that change nothing in Octavo.
@@ -59,8 +60,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "enable_prompt_embeds": (False,),
     "enable_mm_embeds": (False,),
     "enable_sleep_mode": (False,),
-    "max_logprobs": (_ANY,),
-    "logprobs_mode": ("raw_logprobs",),
     "max_num_scheduled_tokens": (None,),
     "max_num_active_seqs": (None,),
     "max_num_queued_reqs": (None,),
@@ -109,6 +108,8 @@ def engine_kwargs(options: Mapping[str, Any]) -> dict[str, Any]:
         "kv_cache_memory_bytes": _count("kv_cache_memory_bytes", options, least=0),
         "num_kv_blocks": _count("num_gpu_blocks_override", options, least=0),
         "num_threads": _count("num_threads", options, least=0),
+        "max_logprobs": _count("max_logprobs", options, least=-1),
+        "logprobs_mode": _logprobs_mode(options["logprobs_mode"]),
         "seed": _seed(options["seed"]),
     }
     for name in ("max_num_seqs", "max_num_batched_tokens"):
@@ -154,6 +155,17 @@ def _max_model_len(value: Any) -> int:
         if match:
             value = int(float(match[1]) * _LEN_UNITS.get(match[2], 1))
     return _count("max_model_len", {"max_model_len": value}, least=1)
+
+
+def _logprobs_mode(value: Any) -> str:
+    name = getattr(value, "value", value)  # vLLM's own is a string, or an enumeration of them
+    if name not in _LOGPROBS_MODES:
+        raise validation_error(
+            f"logprobs_mode must be one of {', '.join(_LOGPROBS_MODES)}, got {value!r}",
+            parameter="logprobs_mode",
+            value=value,
+        )
+    return str(name)
 
 
 def _seed(value: Any) -> int:

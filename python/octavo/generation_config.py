@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from octavo.errors import ModelLoadError, NotSupportedError
+from octavo.errors import ModelLoadError
 from octavo.sampling_params import SamplingParams
 from octavo.tokenizer_files import read_json
 
@@ -58,21 +57,10 @@ class GenerationConfig:
         self.eos_token_ids = _id_list((ends or {}).get("eos_token_id"))
 
     def default_sampling_params(self) -> SamplingParams:
-        """SamplingParams with the model's defaults; those not implemented yet are left out."""
-        values = dict(self.defaults)
-        while True:
-            try:
-                params = SamplingParams(**values)
-            except NotSupportedError as error:
-                name = str(error).partition("=")[0]
-                warnings.warn(f"generation_config.json: {error}; it is left out", stacklevel=3)
-                if name not in values:
-                    raise
-                del values[name]
-                continue
-            if values:
-                _logger.info("sampling defaults from generation_config.json: %s", values)
-            return params
+        """SamplingParams with the model's defaults."""
+        if self.defaults:
+            _logger.info("sampling defaults from generation_config.json: %s", self.defaults)
+        return SamplingParams(**self.defaults)
 
 
 def _read(model_path: str, source: str) -> dict[str, Any] | None:

@@ -17,11 +17,13 @@ from octavo.errors import NotSupportedError, OctavoError, ValidationError
 from octavo.generation_config import GenerationConfig, parse_model_config
 from octavo.hub import resolve_model
 from octavo.inputs import ParsedPrompt, PromptType, parse_prompts
+from octavo.logprobs import TokenTexts
 from octavo.model_info import ModelInfo
 from octavo.outputs import RequestOutput, failed_outputs
 from octavo.progress import ProgressBar, with_progress
 from octavo.prompts import PromptLimits, render_prompt
 from octavo.sampling_params import SamplingParams
+from octavo.token_rules import tokenize_bad_words
 from octavo.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -33,6 +35,7 @@ class _Job:
     token_ids: list[int]
     cache_salt: str
     params: SamplingParams
+    core_params: _core.SamplingParams
 
 
 class LLM:
@@ -55,6 +58,9 @@ class LLM:
         num_gpu_blocks_override: the KV cache's size in blocks of 16 tokens.
         enable_prefix_caching: share the KV cache of common beginnings, by default on.
         enable_chunked_prefill: compute long prompts over several steps, by default on.
+        max_logprobs: the most log-probabilities a token that a request may ask for; -1: any number.
+        logprobs_mode: "raw_logprobs" are the model's own, "processed_logprobs" those after
+            penalties, biases, bans and temperature; "raw_logits" and "processed_logits" likewise.
         num_threads: by default the least of cgroup quota, affinity and physical cores.
         generation_config: "auto" takes sampling defaults from the model's generation_config.json,
             "vllm" or "none" does not, anything else is a directory that holds one.
@@ -91,6 +97,8 @@ class LLM:
         num_gpu_blocks_override: int | None = None,
         enable_prefix_caching: bool | None = None,
         enable_chunked_prefill: bool | None = None,
+        max_logprobs: int = 20,
+        logprobs_mode: str = "raw_logprobs",
         num_threads: int | None = None,
         generation_config: str = "auto",
         override_generation_config: Mapping[str, Any] | None = None,
@@ -116,6 +124,7 @@ class LLM:
                 tokenizer, revision=tokenizer_revision, token=hf_token, weights=False
             )
         self._tokenizer = None if where is None else load_tokenizer(where)
+        self._token_texts = None if self._tokenizer is None else TokenTexts(self._tokenizer)
         self.chat_template = _load_template(chat_template)
         self.request_counter = 0
         self._with_metrics = not disable_log_stats
@@ -128,6 +137,7 @@ class LLM:
         override_generation_config: Mapping[str, Any] | None,
     ) -> None:
         """Makes the engine, and reads what depends on its model."""
+        self._max_logprobs: int = options["max_logprobs"]
         self._engine = _core.Engine(model=self.model, **options)
         self.model_info = ModelInfo.of(self._engine.model_info)
         self.max_model_len = self.model_info.max_model_len
@@ -172,12 +182,14 @@ class LLM:
         parsed = parse_prompts(prompts)
         _check_length(parsed, priority, "priority")
         params = self._broadcast(parsed, sampling_params)
+        distinct = {id(param): param for param in params}
+        core_params = {key: self._core_params(param) for key, param in distinct.items()}
         limits = self._limits()
         jobs = []
         pairs = list(zip(parsed, params, strict=True))
         for prompt, param in with_progress(pairs, use_tqdm, "Rendering prompts"):
             text, ids = render_prompt(prompt, self._tokenizer, limits, tokenization_kwargs or {})
-            jobs.append(_Job(text, ids, prompt.cache_salt, param))
+            jobs.append(_Job(text, ids, prompt.cache_salt, param, core_params[id(param)]))
         return self._run(jobs, use_tqdm)
 
     def chat(
@@ -282,14 +294,15 @@ class LLM:
     def _stream(self, prompt: ParsedPrompt, params: SamplingParams) -> Generator[Delta, None, None]:
         """The deltas of one prompt, as they come; closing the iterator aborts it."""
         text, ids = render_prompt(prompt, self._tokenizer, self._limits(), {})
-        with self._lock, Batch(self._alive(), self._tokenizer, self._ends) as batch:
-            self._add(batch, _Job(text, ids, prompt.cache_salt, params))
+        job = _Job(text, ids, prompt.cache_salt, params, self._core_params(params))
+        with self._lock, self._batch() as batch:
+            self._add(batch, job)
             yield from batch.stream(self._check)
 
     def _run(self, jobs: list[_Job], use_tqdm: bool | Callable[..., Any]) -> list[RequestOutput]:
         if not jobs:
             return []
-        with self._lock, Batch(self._alive(), self._tokenizer, self._ends) as batch:
+        with self._lock, self._batch() as batch:
             for job in jobs:
                 self._add(batch, job)
             with ProgressBar(use_tqdm, sum(job.params.n for job in jobs)) as bar:
@@ -300,10 +313,20 @@ class LLM:
         return outputs
 
     def _add(self, batch: Batch, job: _Job) -> None:
-        job.params.check_vocabulary(self.model_info.vocab_size)
         request_id = str(self.request_counter)
         self.request_counter += 1
-        batch.add(request_id, job.text, job.token_ids, job.params, job.cache_salt)
+        batch.add(request_id, job.text, job.token_ids, job.params, job.core_params, job.cache_salt)
+
+    def _batch(self) -> Batch:
+        return Batch(self._alive(), self._tokenizer, self._ends, self._token_texts)
+
+    def _core_params(self, params: SamplingParams) -> _core.SamplingParams:
+        """The engine's form of the parameters. Raises ValidationError unless they fit the model."""
+        vocab_size = self.model_info.vocab_size
+        params.check_vocabulary(vocab_size)
+        params.check_max_logprobs(self._max_logprobs, vocab_size)
+        bad_words = tokenize_bad_words(params.bad_words or (), self._tokenizer, vocab_size)
+        return params.to_core(self._ends.others, bad_words)
 
     def _broadcast(
         self,

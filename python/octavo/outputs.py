@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from octavo.logprobs import SampleLogprobs
+
 
 @dataclass
 class RequestStateStats:
@@ -31,14 +33,16 @@ class CompletionOutput:
     ``token_ids`` holds the end token too, ``text`` does not. ``finish_reason`` is "stop", "length",
     "abort", "error", or None while the sample runs. ``stop_reason`` is the stop string or the stop
     token's id, None for the end-of-sequence token. ``error`` says what went wrong with
-    ``finish_reason="error"``.
+    ``finish_reason="error"``. ``logprobs`` has an entry for each token, a ``dict[int, Logprob]`` by
+    token id with the sampled one first, and ``cumulative_logprob`` is the sum over the sampled
+    tokens; both are None unless they were asked for.
     """
 
     index: int
     text: str
     token_ids: list[int]
     cumulative_logprob: float | None = None
-    logprobs: Any = None
+    logprobs: SampleLogprobs | None = None
     routed_experts: Any = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
@@ -138,6 +142,11 @@ class RequestOutput:
 def _append(mine: CompletionOutput, theirs: CompletionOutput) -> None:
     mine.text += theirs.text
     mine.token_ids = [*mine.token_ids, *theirs.token_ids]
+    if theirs.logprobs is not None:
+        together = theirs.logprobs[:0] if mine.logprobs is None else mine.logprobs[:]
+        together.extend(theirs.logprobs)
+        mine.logprobs = together
+    mine.cumulative_logprob = theirs.cumulative_logprob
     mine.finish_reason = theirs.finish_reason
     mine.stop_reason = theirs.stop_reason
     mine.error = theirs.error

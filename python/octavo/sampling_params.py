@@ -7,41 +7,48 @@ not implement are accepted at their neutral default and refused by name otherwis
 from __future__ import annotations
 
 import copy
-import math
-import numbers
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import InitVar, dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
 from octavo import _core
-from octavo.errors import NotSupportedError, validation_error
+from octavo.errors import NotSupportedError
+from octavo.token_rules import (
+    cast_logit_bias,
+    check_allowed_token_ids,
+    check_bad_words,
+    check_logit_bias,
+    check_logprob_token_ids,
+)
+from octavo.value_checks import (
+    as_list,
+    bad,
+    int_list,
+    is_int,
+    require_finite,
+    require_int,
+    require_number,
+    require_vocabulary,
+)
 
 MAX_SAMPLES = 16384
 _GREEDY_BELOW = 1e-5
 _MIN_TEMPERATURE = 0.01
 _INT32_MAX = 2**31 - 1
+_EXTREME = 1e30  # the engine's floats are of 32 bits; anything further off means the same
 
 # Fields of vLLM that come later, with the values that ask for nothing.
 _LATER: dict[str, tuple[Any, ...]] = {
-    "presence_penalty": (0.0,),
-    "frequency_penalty": (0.0,),
-    "repetition_penalty": (1.0,),
     "watermarking": (None,),
-    "logprobs": (None,),
     "prompt_logprobs": (None,),
     "prompt_logprob_token_ids": (None,),
     "prompt_logprob_start": (None,),
-    "logprob_token_ids": (None,),
-    "flat_logprobs": (False,),
     "output_kind": (0,),
     "stream_interval": (None,),
     "structured_outputs": (None,),
-    "logit_bias": (None, {}),
-    "allowed_token_ids": (None,),
     "extra_args": (None, {}),
-    "bad_words": (None, []),
     "skip_reading_prefix_cache": (None, False),
     "skip_clone": (False,),
     "thinking_token_budget": (None,),
@@ -75,6 +82,17 @@ class SamplingParams:
         ignore_eos: go on after the model's end-of-sequence token.
         max_tokens: at least 1, or None for as many as the model's context holds.
         min_tokens: no end before this many tokens, 0..max_tokens.
+        presence_penalty: -2..2, taken from the logits of tokens that the output has.
+        frequency_penalty: -2..2, the same for each time that the output has them.
+        repetition_penalty: above 0; divides the logits (multiplies those below 0) of tokens that
+            the prompt or the output has.
+        logit_bias: token ids to numbers that are added to their logits, at most 1024.
+        allowed_token_ids: the only ids that may come, 1..1024 of them; None is all.
+        bad_words: texts that may not come, with a space in front or without.
+        logprobs: return the log-probability of each token and of this many of the most probable
+            ones; -1 is the whole vocabulary, None no log-probabilities.
+        logprob_token_ids: return those of these ids in the place of the most probable, at most 128.
+        flat_logprobs: return them as a FlatLogprobs.
         detokenize: False leaves the text empty.
         skip_special_tokens: leave special tokens out of the text.
         spaces_between_special_tokens: accepted for compatibility; no decoder of a fast tokenizer
@@ -124,21 +142,34 @@ class SamplingParams:
     repetition_detection: Any = None
     routed_experts_prompt_start: int = 0
     trace_decode_token_ids: Any = None
+    # Of older versions of vLLM.
+    best_of: InitVar[int | None] = field(default=None, kw_only=True)
+    use_beam_search: InitVar[bool | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, best_of: int | None, use_beam_search: bool | None) -> None:
         self._check_counts()
+        _check_old("best_of", best_of, self.n, "None or n, and the best picked by its caller")
+        _check_old("use_beam_search", use_beam_search, False, "None or False")
         self._check_penalties()
         self._check_temperature()
         self._check_filters()
         self._check_stops()
         self._check_flags()
+        self._check_logprobs()
+        self._check_token_rules()
         self._refuse_later_fields()
 
     @classmethod
     def from_optional(cls, **kwargs: Any) -> SamplingParams:
-        """Like the constructor, with None meaning "the default" for every field."""
+        """Like the constructor, with None meaning "the default" for every field.
+
+        The keys of ``logit_bias`` may be strings, and its values are clamped to [-100, 100].
+        """
         always = {"max_tokens"}  # here None has a meaning of its own
-        return cls(**{k: v for k, v in kwargs.items() if v is not None or k in always})
+        given = {k: v for k, v in kwargs.items() if v is not None or k in always}
+        if "logit_bias" in given:
+            given["logit_bias"] = cast_logit_bias(given["logit_bias"])
+        return cls(**given)
 
     @property
     def greedy(self) -> bool:
@@ -157,23 +188,49 @@ class SamplingParams:
         """The ids of ``stop_token_ids`` as a set."""
         return set(self.stop_token_ids or ())
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the results have log-probabilities."""
+        return self.logprobs is not None or self.logprob_token_ids is not None
+
     def clone(self) -> SamplingParams:
         """A deep copy."""
         return copy.deepcopy(self)
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raises ValidationError when a token id is not in the model's vocabulary."""
-        outside = [i for i in self.stop_token_ids or () if not 0 <= i < vocab_size]
+        require_vocabulary("stop_token_ids", self.stop_token_ids or (), vocab_size)
+        require_vocabulary("logit_bias", self.logit_bias or (), vocab_size)
+        require_vocabulary("logprob_token_ids", self.logprob_token_ids or (), vocab_size)
+        outside = [i for i in self.allowed_token_ids or () if not 0 <= i < vocab_size]
         if outside:
-            raise validation_error(
-                f"token_id(s) {outside} in stop_token_ids contain out-of-vocab token ids. "
-                f"Vocabulary size: {vocab_size}",
-                parameter="stop_token_ids",
-                value=outside,
+            raise bad(
+                "allowed_token_ids", outside, "allowed_token_ids contains out-of-vocab token id!"
             )
 
-    def to_core(self, extra_eos_token_ids: Sequence[int] = ()) -> _core.SamplingParams:
-        """The engine's part of the parameters; the rest is the text's, which Python handles."""
+    def check_max_logprobs(self, max_logprobs: int, vocab_size: int) -> None:
+        """Raises ValidationError when more log-probabilities are asked for than the LLM allows."""
+        if self.logprobs is None or self.logprob_token_ids is not None:
+            return
+        asked = vocab_size if self.logprobs == -1 else self.logprobs
+        most = vocab_size if max_logprobs == -1 else max_logprobs
+        if asked > most:
+            raise bad(
+                "logprobs",
+                asked,
+                f"Requested sample logprobs of {asked}, which is greater than max allowed: {most}",
+            )
+
+    def to_core(
+        self,
+        extra_eos_token_ids: Sequence[int] = (),
+        bad_words_token_ids: Sequence[Sequence[int]] = (),
+    ) -> _core.SamplingParams:
+        """The engine's part of the parameters; the rest is the text's, which Python handles.
+
+        ``bad_words_token_ids`` are the token sequences of ``bad_words``.
+        """
+        biases = self.logit_bias or {}
         return _core.SamplingParams(
             n=self.n,
             temperature=self.temperature,
@@ -186,6 +243,15 @@ class SamplingParams:
             ignore_eos=self.ignore_eos,
             stop_token_ids=list(self.stop_token_ids or ()),
             extra_eos_token_ids=list(extra_eos_token_ids),
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=min(max(self.repetition_penalty, 1 / _EXTREME), _EXTREME),
+            logit_bias={i: min(max(b, -_EXTREME), _EXTREME) for i, b in biases.items()},
+            allowed_token_ids=list(self.allowed_token_ids or ()),
+            bad_words=[list(ids) for ids in bad_words_token_ids],
+            # The ids take the place of the most probable ones, however many those would be.
+            logprobs=None if self.logprob_token_ids is not None else self.logprobs,
+            logprob_token_ids=list(self.logprob_token_ids or ()),
         )
 
     def __repr__(self) -> str:
@@ -195,29 +261,29 @@ class SamplingParams:
         return f"SamplingParams({shown})"
 
     def _check_counts(self) -> None:
-        if not _is_int(self.n):
-            raise _bad("n", self.n, f"n must be an int, but is of type {type(self.n)}")
+        if not is_int(self.n):
+            raise bad("n", self.n, f"n must be an int, but is of type {type(self.n)}")
         if self.n < 1:
-            raise _bad("n", self.n, f"n must be at least 1, got {self.n}.")
+            raise bad("n", self.n, f"n must be at least 1, got {self.n}.")
         if self.n > MAX_SAMPLES:
-            raise _bad("n", self.n, f"n must be at most {MAX_SAMPLES}, got {self.n}.")
+            raise bad("n", self.n, f"n must be at most {MAX_SAMPLES}, got {self.n}.")
         if self.max_tokens is not None:
-            _require_int("max_tokens", self.max_tokens)
+            require_int("max_tokens", self.max_tokens)
             if self.max_tokens < 1:
-                raise _bad(
+                raise bad(
                     "max_tokens",
                     self.max_tokens,
                     f"max_tokens must be at least 1, got {self.max_tokens}.",
                 )
-        _require_int("min_tokens", self.min_tokens)
+        require_int("min_tokens", self.min_tokens)
         if self.min_tokens < 0:
-            raise _bad(
+            raise bad(
                 "min_tokens",
                 self.min_tokens,
                 f"min_tokens must be greater than or equal to 0, got {self.min_tokens}.",
             )
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise _bad(
+            raise bad(
                 "min_tokens",
                 self.min_tokens,
                 f"min_tokens must be less than or equal to max_tokens={self.max_tokens}, "
@@ -228,25 +294,27 @@ class SamplingParams:
 
     def _check_penalties(self) -> None:
         for name in ("presence_penalty", "frequency_penalty"):
-            value = _require_number(name, getattr(self, name))
+            value = require_number(name, getattr(self, name))
             if not -2.0 <= value <= 2.0:
-                raise _bad(name, value, f"{name} must be in [-2, 2], got {value}.")
-        value = _require_number("repetition_penalty", self.repetition_penalty)
-        _require_finite("repetition_penalty", value)
+                raise bad(name, value, f"{name} must be in [-2, 2], got {value}.")
+            setattr(self, name, value)
+        value = require_number("repetition_penalty", self.repetition_penalty)
+        require_finite("repetition_penalty", value)
         if value <= 0.0:
-            raise _bad(
+            raise bad(
                 "repetition_penalty",
                 value,
                 f"repetition_penalty must be greater than zero, got {value}.",
             )
+        self.repetition_penalty = value
 
     def _check_temperature(self) -> None:
-        value = _require_number("temperature", self.temperature)
-        _require_finite("temperature", value)
+        value = require_number("temperature", self.temperature)
+        require_finite("temperature", value)
         if value < 0.0:
-            raise _bad("temperature", value, f"temperature must be non-negative, got {value}.")
+            raise bad("temperature", value, f"temperature must be non-negative, got {value}.")
         if value > 2.0:
-            raise _bad("temperature", value, f"temperature must be in [0, 2], got {value}.")
+            raise bad("temperature", value, f"temperature must be in [0, 2], got {value}.")
         if 0.0 < value < _MIN_TEMPERATURE:
             warnings.warn(
                 f"temperature {value} is less than {_MIN_TEMPERATURE}, which may cause numerical "
@@ -257,54 +325,50 @@ class SamplingParams:
         self.temperature = value
 
     def _check_filters(self) -> None:
-        self.top_p = _require_number("top_p", self.top_p)
+        self.top_p = require_number("top_p", self.top_p)
         if not 0.0 < self.top_p <= 1.0:
-            raise _bad("top_p", self.top_p, f"top_p must be in (0, 1], got {self.top_p}.")
-        if not _is_int(self.top_k):
-            raise _bad(
+            raise bad("top_p", self.top_p, f"top_p must be in (0, 1], got {self.top_p}.")
+        if not is_int(self.top_k):
+            raise bad(
                 "top_k", self.top_k, f"top_k must be an integer, got {type(self.top_k).__name__}"
             )
         self.top_k = int(self.top_k)
         if self.top_k < -1:
-            raise _bad(
+            raise bad(
                 "top_k", self.top_k, f"top_k must be 0 (disable), or at least 1, got {self.top_k}."
             )
         self.top_k = max(self.top_k, 0)
-        self.min_p = _require_number("min_p", self.min_p)
+        self.min_p = require_number("min_p", self.min_p)
         if not 0.0 <= self.min_p <= 1.0:
-            raise _bad("min_p", self.min_p, f"min_p must be in [0, 1], got {self.min_p}.")
+            raise bad("min_p", self.min_p, f"min_p must be in [0, 1], got {self.min_p}.")
         self._check_seed()
         if self.greedy:
             if self.n > 1:
-                raise _bad("n", self.n, f"n must be 1 when using greedy sampling, got {self.n}.")
+                raise bad("n", self.n, f"n must be 1 when using greedy sampling, got {self.n}.")
             self.top_p, self.top_k, self.min_p = 1.0, 0, 0.0
 
     def _check_seed(self) -> None:
         if self.seed is None:
             return
-        _require_int("seed", self.seed)
+        require_int("seed", self.seed)
         if not -(2**63) <= self.seed < 2**64:
-            raise _bad("seed", self.seed, f"seed must be a 64-bit integer, got {self.seed}.")
+            raise bad("seed", self.seed, f"seed must be a 64-bit integer, got {self.seed}.")
         self.seed = None if self.seed == -1 else int(self.seed)
 
     def _check_stops(self) -> None:
         stop = [] if self.stop is None else self.stop
-        self.stop = [stop] if isinstance(stop, str) else _as_list("stop", stop)
+        self.stop = [stop] if isinstance(stop, str) else as_list("stop", stop)
         for text in self.stop:
             if not isinstance(text, str):
-                raise _bad(
+                raise bad(
                     "stop", self.stop, f"stop must contain only strings, got {type(text).__name__}."
                 )
             if not text:
-                raise _bad("stop", self.stop, "stop cannot contain an empty string.")
-        ids = _as_list("stop_token_ids", [] if self.stop_token_ids is None else self.stop_token_ids)
-        if not all(_is_int(i) for i in ids):
-            raise _bad(
-                "stop_token_ids", ids, f"stop_token_ids must contain only integers, got {ids}."
-            )
-        self.stop_token_ids = list(dict.fromkeys(int(i) for i in ids))
+                raise bad("stop", self.stop, "stop cannot contain an empty string.")
+        ids = [] if self.stop_token_ids is None else self.stop_token_ids
+        self.stop_token_ids = int_list("stop_token_ids", ids)
         if self.stop and self.detokenize is False:
-            raise _bad(
+            raise bad(
                 "stop",
                 self.stop,
                 "stop strings are only supported when detokenize is True. "
@@ -318,16 +382,31 @@ class SamplingParams:
             "skip_special_tokens",
             "spaces_between_special_tokens",
             "include_stop_str_in_output",
+            "flat_logprobs",
         ):
             value = getattr(self, name)
             if not isinstance(value, bool):
-                raise _bad(name, value, f"{name} must be a bool, got {type(value).__name__}.")
+                raise bad(name, value, f"{name} must be a bool, got {type(value).__name__}.")
 
-    def _refuse_later_fields(self) -> None:
+    def _check_logprobs(self) -> None:
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
-            if value is not None and _is_int(value) and value < -1:
-                raise _bad(name, value, f"{name} must be non-negative or -1, got {value}.")
+            if isinstance(value, bool):  # as the chat API says it
+                value = 1 if value else None
+            if value is not None:
+                require_int(name, value)
+                value = int(value)
+                if value < -1:
+                    raise bad(name, value, f"{name} must be non-negative or -1, got {value}.")
+            setattr(self, name, value)
+        self.logprob_token_ids = check_logprob_token_ids(self.logprob_token_ids, self.logprobs)
+
+    def _check_token_rules(self) -> None:
+        self.logit_bias = check_logit_bias(self.logit_bias)
+        self.bad_words = check_bad_words(self.bad_words)
+        self.allowed_token_ids = check_allowed_token_ids(self.allowed_token_ids)
+
+    def _refuse_later_fields(self) -> None:
         for name, neutral in _LATER.items():
             value = getattr(self, name)
             if not any(_same(value, allowed) for allowed in neutral):
@@ -343,31 +422,16 @@ def _same(value: Any, neutral: Any) -> bool:
     return isinstance(value, (int, float, list, dict)) and bool(value == neutral)
 
 
-def _bad(parameter: str, value: Any, message: str) -> Exception:
-    return validation_error(message, parameter=parameter, value=value)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _require_int(name: str, value: Any) -> None:
-    if not _is_int(value):
-        raise _bad(name, value, f"{name} must be an integer, got {type(value).__name__}.")
-
-
-def _require_number(name: str, value: Any) -> float:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise _bad(name, value, f"{name} must be a number, got {type(value).__name__}.")
-    return float(value)
-
-
-def _require_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise _bad(name, value, f"{name} must be a finite number, got {value}.")
-
-
-def _as_list(name: str, value: Any) -> list[Any]:
-    if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__iter__"):
-        raise _bad(name, value, f"{name} must be a list, got {type(value).__name__}.")
-    return list(value)
+def _check_old(name: str, value: Any, neutral: Any, expected: str) -> None:
+    """Accepts a spelling of older versions of vLLM where it asks for nothing."""
+    if value is None:
+        return
+    warnings.warn(
+        f"{name} is no field of SamplingParams any more; leave it out",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    if value != neutral:
+        raise NotSupportedError(
+            f"{name}={value!r} is not supported by this version of Octavo; expected {expected}"
+        )

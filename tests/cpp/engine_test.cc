@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <thread>
 
@@ -206,6 +207,32 @@ TEST_CASE("bad requests are refused, name what is wrong, and change nothing") {
   CHECK(run(engine).tokens.at({unbounded, 0}).size() == 29);
 }
 
+TEST_CASE("log-probabilities come with each token and are bounded") {
+  Model model({.max_logprobs = 5});
+  Engine engine(model.config);
+  SamplingParams params = greedy(4);
+  params.logprobs = 5;
+  engine.add_request(prompt_of(20, 1), params);
+  engine.add_request(prompt_of(9, 2), greedy(4));
+  while (engine.has_unfinished_requests()) {
+    for (const RequestOutput& output : engine.step()) {
+      REQUIRE(output.logprobs.size() == (output.request_id == 0 ? 1 : 0));
+      if (output.logprobs.empty()) continue;
+      const TokenLogprobs& position = output.logprobs.front();
+      CHECK(position.token_ids.size() == 6);
+      CHECK(position.token_ids[0] == output.new_token_ids[0]);
+      CHECK(position.token_ids[1] == position.token_ids[0]);  // greedy: the best
+      CHECK(position.ranks[0] == 1);
+      CHECK(std::ranges::is_sorted(position.logprobs.begin() + 1, position.logprobs.end(),
+                                   std::greater()));
+    }
+  }
+  params.logprobs = 6;
+  CHECK_THROWS_WITH_AS(engine.add_request(prompt_of(3, 1), params),
+                       "Requested sample logprobs of 6, which is greater than max allowed: 5",
+                       InvalidArgument);
+}
+
 TEST_CASE("an engine's configuration is checked") {
   Model model;
   const auto with = [&](auto change) {
@@ -219,6 +246,8 @@ TEST_CASE("an engine's configuration is checked") {
   CHECK_THROWS_AS(with([](EngineConfig& c) { c.dtype = "int3"; }), InvalidArgument);
   CHECK_THROWS_AS(with([](EngineConfig& c) { c.device = "tpu"; }), InvalidArgument);
   CHECK_THROWS_AS(with([](EngineConfig& c) { c.load_format = "pt"; }), InvalidArgument);
+  CHECK_THROWS_AS(with([](EngineConfig& c) { c.max_logprobs = -2; }), InvalidArgument);
+  CHECK_THROWS_AS(with([](EngineConfig& c) { c.logprobs_mode = "raw"; }), InvalidArgument);
   CHECK_THROWS_AS(with([](EngineConfig& c) { c.kv_cache_memory_bytes = 10; }), OutOfMemory);
   CHECK_THROWS_AS(with([](EngineConfig& c) { c.model = "/nowhere"; }), LoadError);
   CHECK_THROWS_AS(with([](EngineConfig& c) {

@@ -31,7 +31,7 @@ SampleRow make_row(float temperature, uint32_t position = 0) {
 // The probabilities that the definition gives, stage by stage, in double and with full sorts.
 std::vector<double> plain_probabilities(std::vector<float> logits, const SampleRow& row) {
   const size_t vocab = logits.size();
-  for (int32_t id : row.banned) logits[static_cast<size_t>(id)] = -kInf;
+  for (int32_t id : row.edits.banned) logits[static_cast<size_t>(id)] = -kInf;
   const float max = *std::max_element(logits.begin(), logits.end());
   std::vector<double> p(vocab);
   for (size_t i = 0; i < vocab; ++i) {
@@ -96,7 +96,7 @@ TEST_CASE("NaN anywhere and nothing finite give -1") {
     }
     SampleRow row = make_row(temperature);
     const std::vector<int32_t> all = {0, 1, 2};
-    row.banned = all;
+    row.edits.banned = all;
     CHECK(sample({1, 2, 3}, row) == -1);
     CHECK(sample({1, kNan, 3}, row) == -1);
   }
@@ -105,7 +105,7 @@ TEST_CASE("NaN anywhere and nothing finite give -1") {
 TEST_CASE("banned ids are never chosen") {
   const std::vector<int32_t> banned = {1, 3};
   SampleRow row = make_row(0);
-  row.banned = banned;
+  row.edits.banned = banned;
   CHECK(sample({1, 9, 2, 9}, row) == 2);
   row.temperature = 1.0f;
   for (row.position = 0; row.position < 500; ++row.position) {

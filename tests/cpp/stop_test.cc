@@ -73,6 +73,20 @@ TEST_CASE("sampling parameters are checked at their bounds") {
   CHECK(refused({.stop_token_ids = {-1}}, "stop_token_ids"));
   CHECK(refused({.stop_token_ids = Ids(129, 1)}, "stop_token_ids"));
   CHECK(refused({.extra_eos_token_ids = {100}}, "extra_eos_token_ids"));
+  CHECK(refused({.presence_penalty = 2.1f}, "presence_penalty must be in [-2, 2]"));
+  CHECK(refused({.frequency_penalty = -2.1f}, "frequency_penalty must be in [-2, 2]"));
+  CHECK(refused({.frequency_penalty = kNan}, "frequency_penalty"));
+  CHECK(refused({.repetition_penalty = 0}, "repetition_penalty must be greater than zero"));
+  CHECK(refused({.repetition_penalty = kNan}, "repetition_penalty must be a finite number"));
+  CHECK(refused({.logit_bias = {{100, 1}}}, "logit_bias"));
+  CHECK(refused({.logit_bias = {{1, kNan}}}, "logit_bias"));
+  CHECK(refused({.logit_bias = std::vector<TokenBias>(1025)}, "logit_bias"));
+  CHECK(refused({.allowed_token_ids = {100}}, "allowed_token_ids"));
+  CHECK(refused({.bad_words = {{}}}, "bad_words"));
+  CHECK(refused({.bad_words = {{1, -1}}}, "bad_words"));
+  CHECK(refused({.bad_words = std::vector<Ids>(129, Ids{1})}, "bad_words"));
+  CHECK(refused({.logprobs = -2}, "logprobs"));
+  CHECK(refused({.logprob_token_ids = {100}}, "logprob_token_ids"));
   CHECK_NOTHROW(SamplingParams{.n = 16384}.validate(100));
   CHECK_NOTHROW(
       SamplingParams({.temperature = 2, .top_p = 1, .top_k = -1, .min_p = 1, .max_tokens = 1})

@@ -64,6 +64,14 @@ class FakeSamplingParams:
     ignore_eos: bool = False
     stop_token_ids: list[int] = field(default_factory=list)
     extra_eos_token_ids: list[int] = field(default_factory=list)
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    allowed_token_ids: list[int] = field(default_factory=list)
+    bad_words: list[list[int]] = field(default_factory=list)
+    logprobs: int | None = None
+    logprob_token_ids: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -71,6 +79,7 @@ class FakeOutput:
     request_id: int
     sample_index: int
     new_token_ids: list[int]
+    logprobs: list[tuple[list[int], list[float], list[int]]] = field(default_factory=list)
     finish_reason: str | None = None
     stop_token_id: int | None = None
     error: str = ""
@@ -107,6 +116,10 @@ class FakeSequence:
     cache_salt: str
     tokens: list[list[int]]
     ended: list[bool]
+
+
+def fake_logprob(token: int) -> float:
+    return -0.25 * (token + 1)
 
 
 Reply = Callable[[list[int], int, int], int]
@@ -178,9 +191,17 @@ class FakeEngine:
             tokens = sequence.tokens[index]
             tokens.append(self.reply(sequence.prompt, index, len(tokens)))
             output.new_token_ids.append(tokens[-1])
+            if sequence.params.logprobs is not None or sequence.params.logprob_token_ids:
+                output.logprobs.append(self._logprobs(sequence.params, tokens[-1]))
             self._finish(sequence, tokens, output)
         sequence.ended[index] = output.finish_reason is not None
         return output
+
+    def _logprobs(self, params: Any, token: int) -> tuple[list[int], list[float], list[int]]:
+        """The smaller an id, the more probable is its token."""
+        count = self.info.vocab_size if params.logprobs == -1 else params.logprobs or 0
+        ids = [token, *(params.logprob_token_ids or range(count))]
+        return ids, [fake_logprob(i) for i in ids], [i + 1 for i in ids]
 
     def _finish(self, sequence: FakeSequence, tokens: list[int], output: FakeOutput) -> None:
         params, last = sequence.params, tokens[-1]

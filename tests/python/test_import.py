@@ -13,6 +13,7 @@ NAMES = {
     "LLM", "SamplingParams", "RequestOutput", "CompletionOutput", "TextPrompt", "TokensPrompt",
     "PromptType", "OctavoError", "ValidationError", "ModelLoadError", "OutOfMemoryError",
     "NotSupportedError", "InternalError", "__version__", "get_cmake_dir", "get_include",
+    "Logprob", "FlatLogprobs",
 }  # fmt: skip
 
 

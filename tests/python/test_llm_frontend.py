@@ -238,13 +238,14 @@ def test_defaults_come_from_generation_config(make, model):
         make(generation_config=str(model / "nowhere"))
 
 
-def test_defaults_that_come_later_are_left_out_with_a_warning(make, model):
-    content = {"repetition_penalty": 1.05, "temperature": 0.7}
+def test_default_penalties_come_from_generation_config(make, model):
+    content = {"repetition_penalty": 1.25, "presence_penalty": 0.5, "frequency_penalty": -0.5}
     (model / "generation_config.json").write_text(json.dumps(content))
-    with pytest.warns(UserWarning, match="repetition_penalty=1.05 is not supported"):
-        params = make().get_default_sampling_params()
-    assert params.temperature == 0.7
-    assert params.repetition_penalty == 1.0
+    llm = make()
+    params = llm.get_default_sampling_params()
+    assert params == SamplingParams(**content)
+    llm.generate("x", use_tqdm=False)
+    assert llm.fake.added[-1].params.repetition_penalty == 1.25
 
 
 # Refused prompts.

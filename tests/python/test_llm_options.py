@@ -58,6 +58,9 @@ def test_arguments_reach_the_engine(make, model):
     assert options["max_num_seqs"] == 8
     assert options["enable_prefix_caching"] is False
     assert options["max_model_len"] == 0
+    assert (options["max_logprobs"], options["logprobs_mode"]) == (20, "raw_logprobs")
+    options = make(max_logprobs=-1, logprobs_mode="processed_logits").fake.options
+    assert (options["max_logprobs"], options["logprobs_mode"]) == (-1, "processed_logits")
 
 
 def test_vllms_other_arguments(make):
@@ -83,6 +86,8 @@ def test_vllms_other_arguments(make):
     [
         ("max_model_len", 0), ("max_model_len", "many"), ("max_num_seqs", 0), ("seed", 1.5),
         ("max_num_batched_tokens", 2**31), ("kv_cache_memory_bytes", -1), ("num_threads", True),
+        ("max_logprobs", -2), ("max_logprobs", 2.0), ("logprobs_mode", "cooked_logprobs"),
+        ("logprobs_mode", None),
     ],
 )  # fmt: skip
 def test_refused_arguments(make, name, value):

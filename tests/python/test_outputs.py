@@ -3,7 +3,14 @@
 import fake_core  # noqa: F401
 import numpy as np
 import pytest
-from octavo import CompletionOutput, NotSupportedError, RequestOutput, ValidationError
+from octavo import (
+    CompletionOutput,
+    FlatLogprobs,
+    Logprob,
+    NotSupportedError,
+    RequestOutput,
+    ValidationError,
+)
 from octavo.inputs import ParsedPrompt, parse_prompts
 
 
@@ -48,6 +55,22 @@ def test_outputs_are_merged():
     assert first.outputs[0].finish_reason == "stop"
     first.add(request([CompletionOutput(0, "z", [9])]), aggregate=False)
     assert first.outputs[0].text == "z"
+
+
+def test_logprobs_are_merged():
+    for kind in (list, FlatLogprobs):
+        steps = [kind(), kind(), kind()]
+        for i, step in enumerate(steps):
+            step.append({i: Logprob(-i / 2, i + 1, chr(97 + i))})
+        first = request([CompletionOutput(0, "a", [0], 0.0, steps[0])])
+        first.add(request([CompletionOutput(0, "b", [1], -0.5, steps[1])]), aggregate=True)
+        first.add(request([CompletionOutput(0, "c", [2], -1.5, steps[2])]), aggregate=True)
+        (output,) = first.outputs
+        assert isinstance(output.logprobs, kind)
+        assert [list(position) for position in output.logprobs] == [[0], [1], [2]]
+        assert output.logprobs[2] == {2: Logprob(-1.0, 3, "c")}
+        assert output.cumulative_logprob == -1.5
+        assert len(steps[0]) == 1
 
 
 def ids(prompts):

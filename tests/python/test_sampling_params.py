@@ -54,7 +54,34 @@ REFUSED = [
     ("min_tokens", 17, "min_tokens must be less than or equal to max_tokens=16, got 17."),
     ("ignore_eos", 1, "ignore_eos must be a bool"),
     ("skip_special_tokens", None, "skip_special_tokens must be a bool"),
-    ("logprobs", -2, "logprobs must be non-negative or -1"),
+    ("logprobs", -2, "logprobs must be non-negative or -1, got -2."),
+    ("logprobs", 1.5, "logprobs must be an integer, got float."),
+    ("logprobs", "5", "logprobs must be an integer, got str."),
+    ("prompt_logprobs", -2, "prompt_logprobs must be non-negative or -1, got -2."),
+    ("presence_penalty", "1", "presence_penalty must be a number, got str."),
+    ("frequency_penalty", None, "frequency_penalty must be a number, got NoneType."),
+    ("frequency_penalty", 2.1, "frequency_penalty must be in [-2, 2], got 2.1."),
+    ("repetition_penalty", -1, "repetition_penalty must be greater than zero, got -1.0."),
+    ("repetition_penalty", NAN, "repetition_penalty must be a finite number"),
+    ("repetition_penalty", 10**400, "repetition_penalty must be a number that a float can hold."),
+    ("logit_bias", [1], "logit_bias must be a dict of token ids to numbers, got list."),
+    ("logit_bias", {"5": 1.0}, "logit_bias must have integers as keys"),
+    ("logit_bias", {True: 1.0}, "logit_bias must have integers as keys"),
+    ("logit_bias", {5: "1"}, "logit_bias must be a number, got str."),
+    ("logit_bias", {5: NAN}, "logit_bias must be a finite number, got nan."),
+    ("logit_bias", {5: -INF}, "logit_bias must be a finite number, got -inf."),
+    ("logit_bias", dict.fromkeys(range(1025), 1), "logit_bias must have at most 1024 entries"),
+    ("allowed_token_ids", [], "allowed_token_ids is not None and empty!"),
+    ("allowed_token_ids", range(1025), "allowed_token_ids must have at most 1024 ids, got 1025."),
+    ("allowed_token_ids", 5, "allowed_token_ids must be a list, got int."),
+    ("allowed_token_ids", [1.0], "allowed_token_ids must contain only integers"),
+    ("bad_words", "word", "bad_words must be a list, got str."),
+    ("bad_words", [5], "bad_words must contain only strings, got int."),
+    ("bad_words", ["a", ""], "bad_words cannot contain an empty string."),
+    ("logprob_token_ids", "1", "logprob_token_ids must be a list, got str."),
+    ("logprob_token_ids", ["1"], "logprob_token_ids must contain only integers"),
+    ("logprob_token_ids", range(129), "logprob_token_ids must have at most 128 ids, got 129."),
+    ("flat_logprobs", 1, "flat_logprobs must be a bool, got int."),
 ]
 
 
@@ -114,7 +141,9 @@ def test_greedy_resets_the_filters():
 
 def test_boundary_values_are_taken():
     SamplingParams(n=16384, temperature=2, top_p=1e-9, top_k=10**12, min_p=1, max_tokens=10**12)
-    SamplingParams(presence_penalty=0, frequency_penalty=-0.0, repetition_penalty=1)
+    SamplingParams(presence_penalty=-2, frequency_penalty=2, repetition_penalty=1e-308)
+    SamplingParams(logit_bias=dict.fromkeys(range(1024), 1), logprob_token_ids=range(128))
+    SamplingParams(allowed_token_ids=range(1024))
     assert SamplingParams(top_k=-1).top_k == 0
     assert SamplingParams(max_tokens=None).max_tokens is None
     assert SamplingParams(min_tokens=16).min_tokens == 16
@@ -146,18 +175,10 @@ def test_numpy_numbers_are_numbers():
 
 
 LATER = {
-    "presence_penalty": 0.5,
-    "frequency_penalty": 0.5,
-    "repetition_penalty": 1.1,
-    "logprobs": 0,
     "prompt_logprobs": 1,
-    "logit_bias": {1: 2.0},
-    "allowed_token_ids": [1],
-    "bad_words": ["x"],
     "structured_outputs": object(),
     "output_kind": 1,
     "stream_interval": 2,
-    "flat_logprobs": True,
     "thinking_token_budget": 4,
 }
 
@@ -174,8 +195,28 @@ def test_their_neutral_values_are_taken():
 
 
 def test_unknown_names_are_type_errors():
-    with pytest.raises(TypeError):
-        SamplingParams(best_of=2)
+    for name in ("best_off", "length_penalty", "logits_processors"):
+        with pytest.raises(TypeError):
+            SamplingParams(**{name: 2})
+
+
+def test_old_spellings_that_ask_for_nothing_are_taken_with_a_warning():
+    for name, value in (("best_of", 3), ("use_beam_search", False)):
+        with pytest.warns(DeprecationWarning, match=name) as caught:
+            params = SamplingParams(n=3, **{name: value})
+        assert caught[0].filename == __file__
+        assert params == SamplingParams(n=3)
+        assert params.clone() == params
+        assert name not in repr(params)
+    assert SamplingParams.from_optional(best_of=None) == SamplingParams()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_old_spellings_that_ask_for_something_are_refused():
+    with pytest.raises(NotSupportedError, match="best_of=5 is not supported"):
+        SamplingParams(n=3, best_of=5)
+    with pytest.raises(NotSupportedError, match="use_beam_search=True is not supported"):
+        SamplingParams(use_beam_search=True)
 
 
 def test_from_optional_clone_equality_and_repr():
@@ -185,8 +226,11 @@ def test_from_optional_clone_equality_and_repr():
     copy.stop.append("x")
     assert params.stop == []
     assert copy != params
-    assert repr(params).startswith("SamplingParams(n=2, temperature=1.0, top_p=1.0, top_k=0")
-    assert "logprobs" not in repr(params)
+    assert repr(params).startswith(
+        "SamplingParams(n=2, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0, "
+        "temperature=1.0, top_p=1.0, top_k=0"
+    )
+    assert "prompt_logprobs" not in repr(params)
 
 
 def test_conversion_for_the_engine():
@@ -210,3 +254,93 @@ def test_out_of_vocabulary_stop_ids():
     text = "token_id(s) [10, -1] in stop_token_ids contain out-of-vocab token ids."
     assert str(caught.value).startswith(text)
     SamplingParams(stop_token_ids=[9]).check_vocabulary(10)
+
+
+def test_logprobs_are_normalised():
+    assert [SamplingParams(logprobs=x).logprobs for x in (None, -1, 0, 5, True, False)] == [
+        None, -1, 0, 5, 1, None,
+    ]  # fmt: skip
+    assert type(SamplingParams(logprobs=np.int64(3)).logprobs) is int
+    assert [SamplingParams(logprobs=x).wants_logprobs for x in (None, 0)] == [False, True]
+    params = SamplingParams(logprob_token_ids=[7, 3, 7])
+    assert params.logprob_token_ids == [7, 3]
+    assert params.wants_logprobs
+    assert SamplingParams(logprob_token_ids=[]).logprob_token_ids is None
+
+
+def test_logprobs_agree_with_their_token_ids():
+    assert SamplingParams(logprobs=2, logprob_token_ids=[4, 5]).to_core().logprobs is None
+    for logprobs in (-1, 0, 3):
+        with pytest.raises(ValidationError, match="expected 2, got"):
+            SamplingParams(logprobs=logprobs, logprob_token_ids=[4, 5])
+
+
+def test_token_rules_are_normalised():
+    params = SamplingParams(logit_bias={np.int64(3): 5}, allowed_token_ids=(4, 4, np.int32(2)))
+    assert params.logit_bias == {3: 5.0}
+    assert params.allowed_token_ids == [4, 2]
+    assert SamplingParams(logit_bias={}).logit_bias is None
+    assert SamplingParams().bad_words == []
+    assert SamplingParams(bad_words=("a", "b")).bad_words == ["a", "b"]
+
+
+def test_from_optional_casts_and_clamps_biases():
+    given = {"5": 1.5, 6: -1000, "7": math.inf}
+    assert SamplingParams.from_optional(logit_bias=given).logit_bias == {5: 1.5, 6: -100, 7: 100}
+    assert SamplingParams(logit_bias={6: -1000}).logit_bias == {6: -1000}
+    for wrong in ({"x": 1}, {None: 1}, {5: "x"}, {5: NAN}, [5]):
+        with pytest.raises(ValidationError, match="logit_bias must"):
+            SamplingParams.from_optional(logit_bias=wrong)
+
+
+def test_rules_reach_the_engine():
+    core = SamplingParams(
+        presence_penalty=0.5, frequency_penalty=-1, repetition_penalty=1.25, logit_bias={3: 2},
+        allowed_token_ids=[3, 4], bad_words=["x"], logprobs=-1,
+    ).to_core((), [[5, 6]])  # fmt: skip
+    penalties = (core.presence_penalty, core.frequency_penalty, core.repetition_penalty)
+    assert penalties == (0.5, -1.0, 1.25)
+    assert dict(core.logit_bias) == {3: 2.0}
+    assert list(core.allowed_token_ids) == [3, 4]
+    assert list(core.bad_words) == [[5, 6]]
+    assert core.logprobs == -1
+
+
+def test_values_stay_within_the_engines_floats():
+    core = SamplingParams(repetition_penalty=1e308, logit_bias={1: 1e308, 2: -1e308}).to_core()
+    assert core.repetition_penalty == pytest.approx(1e30)  # a float32
+    assert dict(core.logit_bias) == pytest.approx({1: 1e30, 2: -1e30})
+    assert SamplingParams(repetition_penalty=5e-324).to_core().repetition_penalty > 0
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "logprob_token_ids"])
+def test_out_of_vocabulary_ids(name):
+    for outside in (10, -1):
+        given = {outside: 1.0} if name == "logit_bias" else [outside]
+        with pytest.raises(ValidationError) as caught:
+            SamplingParams(**{name: given}).check_vocabulary(10)
+        assert str(caught.value).startswith(
+            f"token_id(s) [{outside}] in {name} contain out-of-vocab token ids. "
+            "Vocabulary size: 10 "
+        )
+    SamplingParams(**{name: {9: 1.0} if name == "logit_bias" else [9]}).check_vocabulary(10)
+
+
+def test_allowed_ids_out_of_vocabulary():
+    with pytest.raises(ValidationError, match="allowed_token_ids contains out-of-vocab token id!"):
+        SamplingParams(allowed_token_ids=[3, 10]).check_vocabulary(10)
+    SamplingParams(allowed_token_ids=[0, 9]).check_vocabulary(10)
+
+
+def test_too_many_logprobs():
+    text = "Requested sample logprobs of 21, which is greater than max allowed: 20"
+    with pytest.raises(ValidationError, match=text):
+        SamplingParams(logprobs=21).check_max_logprobs(20, 1000)
+    with pytest.raises(ValidationError, match="logprobs of 1000, which is greater than max"):
+        SamplingParams(logprobs=-1).check_max_logprobs(20, 1000)
+    with pytest.raises(ValidationError, match=r"logprobs of 1001, .* max allowed: 1000"):
+        SamplingParams(logprobs=1001).check_max_logprobs(-1, 1000)
+    SamplingParams(logprobs=20).check_max_logprobs(20, 1000)
+    SamplingParams(logprobs=-1).check_max_logprobs(-1, 1000)
+    SamplingParams(logprobs=-1).check_max_logprobs(1000, 1000)
+    SamplingParams(logprob_token_ids=range(100)).check_max_logprobs(20, 1000)

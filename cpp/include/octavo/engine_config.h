@@ -26,7 +26,11 @@ struct OCTAVO_EXPORT EngineConfig {
   bool enable_prefix_caching = true;
   bool enable_chunked_prefill = true;  // false: a prompt is computed in one step
   int32_t num_threads = 0;             // 0: cgroup quota, affinity and physical cores, the least
-  uint64_t seed = 0;                   // for requests without a seed of their own
+  int32_t max_logprobs = 20;           // the most that a request may ask for; -1: no limit
+  std::string logprobs_mode =
+      "raw_logprobs";  // or processed_logprobs, raw_logits, processed_logits:
+                       // before or after penalties, bias, bans, temperature
+  uint64_t seed = 0;   // for requests without a seed of their own
 };
 
 }  // namespace octavo

@@ -17,10 +17,19 @@ enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
 
 OCTAVO_EXPORT std::string_view finish_reason_name(FinishReason reason);
 
+// Log-probabilities at one position: of the token that is there, then of the most probable ones in
+// order, or of the ids that were asked for. A rank is the number of tokens at least as probable.
+struct OCTAVO_EXPORT TokenLogprobs {
+  std::vector<int32_t> token_ids;
+  std::vector<float> logprobs;
+  std::vector<int32_t> ranks;
+};
+
 struct OCTAVO_EXPORT RequestOutput {
   RequestId request_id = 0;
-  int32_t sample_index = 0;            // 0..n-1
-  std::vector<int32_t> new_token_ids;  // since the last output of this sample; a stop token too
+  int32_t sample_index = 0;             // 0..n-1
+  std::vector<int32_t> new_token_ids;   // since the last output of this sample; a stop token too
+  std::vector<TokenLogprobs> logprobs;  // one for each new token, where they were asked for
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<int32_t> stop_token_id;  // the stop token that ended it; none for the model's EOS
   std::string error;                     // with FinishReason::kError: what went wrong

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "backend/packed_weight.h"
 #include "tensor/tensor.h"
@@ -129,10 +130,53 @@ struct GatherRowsArgs {
   Tensor out;   // [selected, hidden]
 };
 
-// How one row of logits becomes a token. Stages in this order: banned ids to -infinity,
-// temperature, min_p, top_k (ties with the k-th are kept), top_p; then the inverse of the kept
-// tokens' distribution function, in the order of ids, at philox_uniform(seed, sample_index,
-// position).
+// How often a token occurs in a sequence.
+struct TokenCount {
+  int32_t token_id;
+  int32_t in_output;
+  bool in_prompt;
+};
+
+struct LogitBias {
+  int32_t token_id;
+  float bias;
+};
+
+// What is done to one row of logits before it is drawn from, in this order: bias is added; ids that
+// are not allowed or are banned become -infinity; repetition, then frequency and presence
+// penalties; ids that would complete a bad word become -infinity.
+struct LogitEdits {
+  std::span<const LogitBias> bias;
+  std::span<const int32_t> allowed;  // sorted; empty: all
+  std::span<const int32_t> banned;   // end tokens, until min_tokens are there
+  float repetition_penalty = 1.0f;
+  float frequency_penalty = 0.0f;
+  float presence_penalty = 0.0f;
+  std::span<const TokenCount> counts;  // of the sequence's tokens, each once, for the penalties
+  std::span<const int32_t> bad;        // last ids of the bad words that the sequence has begun
+};
+
+// Which log-probabilities of a row are wanted: of the drawn token, then of the `top` most probable
+// ones (ties by the lower id), or of `ids`.
+struct LogprobRequest {
+  bool wanted = false;
+  bool processed = false;  // after the edits and the temperature, not of the model's own logits
+  bool logits = false;     // the logits themselves, not their log-softmax
+  int32_t top = 0;         // -1: the whole vocabulary
+  std::span<const int32_t> ids;
+};
+
+// The answer, the drawn token first. A rank is the number of tokens whose value is at least as
+// large.
+struct RowLogprobs {
+  std::vector<int32_t> token_ids;
+  std::vector<float> values;
+  std::vector<int32_t> ranks;
+};
+
+// How one row of logits becomes a token. Stages in this order: edits, temperature, min_p, top_k
+// (ties with the k-th are kept), top_p; then the inverse of the kept tokens' distribution function,
+// in the order of ids, at philox_uniform(seed, sample_index, position).
 struct SampleRow {
   float temperature = 0.0f;  // 0: greedy, the lowest id among the largest logits
   float top_p = 1.0f;
@@ -141,14 +185,16 @@ struct SampleRow {
   uint64_t seed = 0;
   uint32_t sample_index = 0;
   uint32_t position = 0;  // of the token that is chosen
-  std::span<const int32_t> banned;
+  LogitEdits edits;
+  LogprobRequest logprobs;
 };
 
 // out[r] is the chosen id, or -1 where the logits hold a NaN or all are -infinity.
 struct SampleArgs {
   Tensor logits;  // float32 [rows, vocab]; may be overwritten
   std::span<const SampleRow> rows;
-  Tensor out;  // int32 [rows]
+  Tensor out;                       // int32 [rows]
+  std::span<RowLogprobs> logprobs;  // host memory [rows]; empty: no row wants any
 };
 
 struct BlockCopy {

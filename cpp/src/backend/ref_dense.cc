@@ -144,7 +144,8 @@ void RefBackend::sample(const SampleArgs& args) {
   check_args(args);
   for (int64_t row = 0; row < args.logits.dim(0); ++row) {
     args.out.as<int32_t>()[row] =
-        sample_row(args.logits.row<float>(row), args.logits.dim(1), args.rows[row]);
+        sample_row(args.logits.row<float>(row), args.logits.dim(1), args.rows[row],
+                   args.logprobs.empty() ? nullptr : &args.logprobs[row]);
   }
 }
 

@@ -7,6 +7,9 @@
 #include <limits>
 #include <vector>
 
+#include "backend/edit_logits.h"
+#include "backend/exp_nonpositive.h"
+#include "backend/row_logprobs.h"
 #include "base/philox.h"
 
 namespace octavo {
@@ -39,30 +42,6 @@ float max_or_nan(const float* logits, int64_t vocab) {
     result = std::max(result, lane_max[lane]);
   }
   return result;
-}
-
-// `value` where `kept`, else 0. A mask, and no branch, so that loops of it become vectors.
-inline float keep_if(bool kept, float value) {
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) & -static_cast<uint32_t>(kept));
-}
-
-// e^y for y <= 0, to about an ulp, and 0 below the smallest normal number. Not libm's, so that
-// every machine draws the same token, and so that the compiler makes vectors of it.
-inline float exp_nonpositive(float y) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float clamped = keep_if(y > -87.0f, y);
-  const float shifted = clamped * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.98756915e-4f;
-  p = p * r + 1.39819995e-3f;
-  p = p * r + 8.33345190e-3f;
-  p = p * r + 4.16657959e-2f;
-  p = p * r + 1.66666655e-1f;
-  p = p * r + 5.00000012e-1f;
-  p = p * r * r + r + 1.0f;
-  const uint32_t exponent = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;
-  return keep_if(y > -87.0f, p * std::bit_cast<float>(exponent));
 }
 
 // The k-th largest logit: a buffer of candidates, halved by selection whenever it is full.
@@ -205,18 +184,9 @@ int32_t invert_distribution(const float* weights, int64_t vocab, double uniform)
   return static_cast<int32_t>(chosen + find_in_chunk(weights + chosen, count, sum_before, target));
 }
 
-}  // namespace
-
-int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row) {
-  float max = max_or_nan(logits, vocab);
-  if (max != max) return -1;
-  if (!row.banned.empty()) {
-    for (int32_t id : row.banned) {
-      if (id >= 0 && id < vocab) logits[id] = -kInfinity;
-    }
-    max = max_or_nan(logits, vocab);
-  }
-  if (max == -kInfinity) return -1;
+int32_t draw(float* logits, int64_t vocab, const SampleRow& row) {
+  const float max = max_or_nan(logits, vocab);
+  if (max != max || max == -kInfinity) return -1;
   if (row.temperature <= 0.0f) {
     return static_cast<int32_t>(std::find(logits, logits + vocab, max) - logits);
   }
@@ -224,6 +194,33 @@ int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row) {
   if (row.top_p < 1.0f) keep_top_p(logits, vocab, row.top_p);
   return invert_distribution(logits, vocab,
                              philox_uniform(row.seed, row.sample_index, row.position));
+}
+
+// The edited logits as they were drawn from: over the temperature, and -infinity where a filter
+// left no weight.
+void apply_filters(std::vector<float>& values, const float* weights, float temperature) {
+  if (temperature <= 0.0f) return;
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = weights[i] == 0.0f ? -kInfinity : values[i] / temperature;
+  }
+}
+
+}  // namespace
+
+int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row, RowLogprobs* logprobs) {
+  const float max = max_or_nan(logits, vocab);
+  if (max != max) return -1;
+  const LogprobRequest& request = row.logprobs;
+  const bool wanted = logprobs != nullptr && request.wanted;
+  thread_local std::vector<float> values;  // drawing overwrites the logits
+  if (wanted && !request.processed) values.assign(logits, logits + vocab);
+  edit_logits(logits, vocab, row.edits);
+  if (wanted && request.processed) values.assign(logits, logits + vocab);
+  const int32_t token = draw(logits, vocab, row);
+  if (!wanted || token < 0) return token;
+  if (request.processed) apply_filters(values, logits, row.temperature);
+  *logprobs = row_logprobs(values.data(), vocab, token, request);
+  return token;
 }
 
 }  // namespace octavo

@@ -120,8 +120,9 @@ void CpuBackend::sample(const SampleArgs& args) {
   check_args(args);
   int32_t* out = args.out.as<int32_t>();
   for_each_row(args.logits.dim(0), args.logits.size() * 8, [&](int64_t row) {
-    out[row] = sample_row(args.logits.row<float>(row), args.logits.dim(1),
-                          args.rows[static_cast<size_t>(row)]);
+    const auto i = static_cast<size_t>(row);
+    out[row] = sample_row(args.logits.row<float>(row), args.logits.dim(1), args.rows[i],
+                          args.logprobs.empty() ? nullptr : &args.logprobs[i]);
   });
 }
 

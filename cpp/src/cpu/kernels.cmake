@@ -17,4 +17,5 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     "${octavo_kernel_flags};-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mprefer-vector-width=512")
 endif()
 # The sampler's sums are the same bits on every machine, by the same rule.
-set_source_files_properties(src/backend/sample_row.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+set_source_files_properties(src/backend/sample_row.cc src/backend/row_logprobs.cc
+                            src/backend/edit_logits.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)

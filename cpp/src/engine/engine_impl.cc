@@ -59,6 +59,7 @@ int32_t Engine::Impl::check_prompt(std::span<const int32_t> prompt,
         "requested output tokens)."));
   }
   params.validate(info.vocab_size);
+  check_logprobs(params);
   const int64_t room = info.max_model_len - length;
   const int64_t wanted = std::min<int64_t>(room, params.max_tokens.value_or(room));
   // The last token is generated and never stored.
@@ -70,6 +71,16 @@ int32_t Engine::Impl::check_prompt(std::span<const int32_t> prompt,
                 " tokens; expected at most that many, or a larger kv_cache_memory_bytes"));
   }
   return static_cast<int32_t>(std::min(wanted, storable));
+}
+
+void Engine::Impl::check_logprobs(const SamplingParams& params) const {
+  const int32_t most = config.max_logprobs;
+  if (!params.logprobs || most == -1) return;
+  const int64_t asked = *params.logprobs == -1 ? loaded.info.vocab_size : *params.logprobs;
+  if (asked > most) {
+    throw InvalidArgument(str_cat("Requested sample logprobs of ", asked,
+                                  ", which is greater than max allowed: ", most));
+  }
 }
 
 Request& Engine::Impl::new_request(std::span<const int32_t> tokens, const SamplingParams& params,
@@ -104,6 +115,7 @@ Sequence* Engine::Impl::new_sequence(Sample& sample, std::span<const int32_t> to
   sample.sequence = std::make_unique<Sequence>(
       next_sequence_id++, std::vector<int32_t>(tokens.begin(), tokens.end()), std::string(salt));
   sample.sequence->prompt_len = prompt_len;  // a fork's tokens begin with its parent's prompt
+  sample.edits = std::make_unique<EditState>(sample.request->params, tokens);
   samples_by_sequence.emplace(sample.sequence->id, &sample);
   return sample.sequence.get();
 }
@@ -122,21 +134,31 @@ Sample& Engine::Impl::find_sample(RequestId id, int32_t sample_index) {
   return samples[static_cast<size_t>(sample_index)];
 }
 
+LogprobRequest Engine::Impl::logprob_request(const SamplingParams& params) const {
+  return {.wanted = params.logprobs.has_value() || !params.logprob_token_ids.empty(),
+          .processed = config.logprobs_mode.starts_with("processed"),
+          .logits = config.logprobs_mode.ends_with("logits"),
+          .top = params.logprobs.value_or(0),
+          .ids = params.logprob_token_ids};
+}
+
 std::vector<SampleRow> Engine::Impl::sample_rows(const StepPlan& plan) {
   std::vector<SampleRow> rows;
   for (const ScheduledSequence& scheduled : plan.sequences) {
     if (!scheduled.samples) continue;
-    const Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
+    Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
     const Request& request = *sample.request;
     const SamplingParams& params = request.params;
-    rows.push_back({.temperature = params.greedy() ? 0.0f : params.temperature,
-                    .top_p = params.top_p,
-                    .min_p = params.min_p,
-                    .top_k = std::max(params.top_k, 0),
-                    .seed = request.seed,
-                    .sample_index = static_cast<uint32_t>(sample.index),
-                    .position = static_cast<uint32_t>(sample.sequence->tokens.size()),
-                    .banned = request.stop.banned(request.num_generated(sample))});
+    rows.push_back(
+        {.temperature = params.greedy() ? 0.0f : params.temperature,
+         .top_p = params.top_p,
+         .min_p = params.min_p,
+         .top_k = std::max(params.top_k, 0),
+         .seed = request.seed,
+         .sample_index = static_cast<uint32_t>(sample.index),
+         .position = static_cast<uint32_t>(sample.sequence->tokens.size()),
+         .edits = sample.edits->edits(request.stop.banned(request.num_generated(sample))),
+         .logprobs = logprob_request(params)});
   }
   return rows;
 }
@@ -144,13 +166,21 @@ std::vector<SampleRow> Engine::Impl::sample_rows(const StepPlan& plan) {
 std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan,
                                                  std::span<const int32_t> tokens) {
   scheduler.complete(plan);
+  const std::span<RowLogprobs> logprobs = loaded.runner->logprobs();
   std::vector<RequestOutput> outputs;
   size_t row = 0;
   for (const ScheduledSequence& scheduled : plan.sequences) {
     if (!scheduled.samples) continue;
     Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
     if (!sample.request->prompt_computed) fork_samples(*sample.request);
-    outputs.push_back(advance(sample, tokens[row++]));
+    outputs.push_back(advance(sample, tokens[row]));
+    if (!logprobs.empty() && !logprobs[row].token_ids.empty()) {
+      RowLogprobs& wanted = logprobs[row];
+      outputs.back().logprobs.push_back({.token_ids = std::move(wanted.token_ids),
+                                         .logprobs = std::move(wanted.values),
+                                         .ranks = std::move(wanted.ranks)});
+    }
+    ++row;
   }
   return outputs;
 }
@@ -180,6 +210,7 @@ RequestOutput Engine::Impl::advance(Sample& sample, int32_t token) {
     output.error = "logits: NaN, or nothing left to sample; expected at least one finite value";
   } else {
     sample.sequence->tokens.push_back(token);
+    sample.edits->append(token);
     output.new_token_ids.push_back(token);
     ++counters.num_generated_tokens;
     const StopCondition::Verdict verdict = request.stop.check(token, request.num_generated(sample));
@@ -222,6 +253,7 @@ void Engine::Impl::end_sample(Sample& sample) {
   scheduler.remove(sample.sequence.get());
   samples_by_sequence.erase(sample.sequence->id);
   sample.sequence.reset();
+  sample.edits.reset();
 }
 
 void Engine::Impl::forget(RequestId id, bool aborted) {

@@ -27,6 +27,8 @@ struct Engine::Impl {
   std::unique_lock<std::mutex> lock() const;
 
   int32_t check_prompt(std::span<const int32_t> prompt, const SamplingParams& params) const;
+  void check_logprobs(const SamplingParams& params) const;
+  LogprobRequest logprob_request(const SamplingParams& params) const;
   int64_t kv_capacity() const { return loaded.info.num_kv_blocks * loaded.info.block_size; }
   Request& new_request(std::span<const int32_t> tokens, const SamplingParams& params,
                        int32_t max_tokens);

@@ -25,6 +25,14 @@ void validate(const EngineConfig& config) {
   at_least("kv_cache_memory_bytes", config.kv_cache_memory_bytes, 0);
   at_least("num_kv_blocks", config.num_kv_blocks, 0);
   at_least("num_threads", config.num_threads, 0);
+  at_least("max_logprobs", config.max_logprobs, -1);
+  constexpr std::string_view kModes[] = {"raw_logprobs", "processed_logprobs", "raw_logits",
+                                         "processed_logits"};
+  if (std::ranges::find(kModes, config.logprobs_mode) == std::end(kModes)) {
+    throw InvalidArgument(str_cat("logprobs_mode: '", config.logprobs_mode,
+                                  "'; expected raw_logprobs, processed_logprobs, raw_logits or "
+                                  "processed_logits"));
+  }
 }
 
 // auto: bfloat16 checkpoints stay, all others become float16, as in vLLM.

@@ -6,6 +6,7 @@
 
 #include "octavo/request_output.h"
 #include "octavo/sampling_params.h"
+#include "sample/edit_state.h"
 #include "sample/stop.h"
 #include "sched/sequence.h"
 
@@ -19,6 +20,7 @@ struct Sample {
   Request* request = nullptr;
   int32_t index = 0;
   std::unique_ptr<Sequence> sequence;
+  std::unique_ptr<EditState> edits;  // with the sequence
   bool finished = false;
 };
 

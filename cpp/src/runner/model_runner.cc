@@ -1,5 +1,7 @@
 #include "runner/model_runner.h"
 
+#include <algorithm>
+
 #include "backend/null.h"
 #include "base/check.h"
 
@@ -87,9 +89,12 @@ void ModelRunner::launch(const StepPlan& plan, std::span<const SampleRow> rows) 
   const Tensor logits = forward(plan, false);
   OCTAVO_CHECK(logits.dim(0) == static_cast<int64_t>(rows.size()));
   host_ids_.resize(rows.size());
+  const bool any =
+      std::ranges::any_of(rows, [](const SampleRow& row) { return row.logprobs.wanted; });
+  logprobs_.assign(any ? rows.size() : 0, {});
   if (rows.empty()) return;
   const Tensor ids(next_ids_.data(), DType::kInt32, {logits.dim(0)});
-  backend_.sample({.logits = logits, .rows = rows, .out = ids});
+  backend_.sample({.logits = logits, .rows = rows, .out = ids, .logprobs = logprobs_});
 }
 
 std::span<const int32_t> ModelRunner::collect() {

@@ -38,6 +38,8 @@ class ModelRunner {
   void launch(const StepPlan& plan, std::span<const SampleRow> rows);
   // Waits for the launched step: one id for each of its rows, or -1 where the logits hold a NaN.
   std::span<const int32_t> collect();
+  // After collect: the log-probabilities of each row, those that wanted none empty.
+  std::span<RowLogprobs> logprobs() { return logprobs_; }
 
   // Runs a step and copies the logits of every row to `out`, float32 [plan.num_tokens, vocab_size].
   void compute_logits(const StepPlan& plan, float* out);
@@ -57,8 +59,9 @@ class ModelRunner {
   Arena arena_;
   StepInputs inputs_;
   std::unique_ptr<KvStorage> kv_;
-  Buffer next_ids_;                // int32 [max_selected]
-  std::vector<int32_t> host_ids_;  // of the launched step
+  Buffer next_ids_;                    // int32 [max_selected]
+  std::vector<RowLogprobs> logprobs_;  // [rows of the launched step], empty when none wants any
+  std::vector<int32_t> host_ids_;      // of the launched step
 };
 
 }  // namespace octavo

@@ -32,7 +32,7 @@ std::vector<int32_t> run(Backend& backend, int64_t vocab, const std::vector<floa
 
 // The probabilities of the tokens that the stages keep, by sorting all of them.
 std::vector<double> by_formula(std::vector<float> logits, const SampleRow& row) {
-  for (int32_t id : row.banned) logits[id] = -kInfinity;
+  for (int32_t id : row.edits.banned) logits[id] = -kInfinity;
   const auto vocab = static_cast<int32_t>(logits.size());
   const double largest = *std::max_element(logits.begin(), logits.end());
   std::vector<double> weights;
@@ -127,7 +127,7 @@ TEST_CASE("banned ids are never chosen") {
   for_each_backend([&](Backend& backend, const std::string& name) {
     for (float temperature : {0.0f, 1.0f}) {
       const auto banning = [&](const std::vector<int32_t>& banned) {
-        const SampleRow how{.temperature = temperature, .top_k = 1, .banned = banned};
+        const SampleRow how{.temperature = temperature, .top_k = 1, .edits = {.banned = banned}};
         return run(backend, 4, row, {how}).front();
       };
       CHECK_MESSAGE(banning({}) == 2, name);
@@ -155,7 +155,7 @@ TEST_CASE("sampling inverts the distribution that the stages keep") {
       SampleRow how = random_row(random, position);
       if (vocab > 2 && random.below(3) == 0) {
         banned[position] = random.integers_below(2, vocab);
-        how.banned = banned[position];
+        how.edits.banned = banned[position];
       }
       logits.insert(logits.end(), row.begin(), row.end());
       rows.push_back(how);

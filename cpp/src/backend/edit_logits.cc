@@ -1,0 +1,55 @@
+#include "backend/edit_logits.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace octavo {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+void forbid(float* logits, int64_t vocab, std::span<const int32_t> ids) {
+  for (int32_t id : ids) {
+    if (id >= 0 && id < vocab) logits[id] = -kInfinity;
+  }
+}
+
+// Everything between two allowed ids, which are sorted.
+void forbid_all_but(float* logits, int64_t vocab, std::span<const int32_t> allowed) {
+  int64_t begin = 0;
+  for (int32_t id : allowed) {
+    if (id < begin || id >= vocab) continue;
+    std::fill(logits + begin, logits + id, -kInfinity);
+    begin = int64_t{id} + 1;
+  }
+  std::fill(logits + begin, logits + vocab, -kInfinity);
+}
+
+// Repetition as in Keskar et al. 2019, "CTRL"; frequency and presence as OpenAI defines them.
+void penalise(float* logits, int64_t vocab, const LogitEdits& edits) {
+  for (const TokenCount& count : edits.counts) {
+    if (count.token_id < 0 || count.token_id >= vocab) continue;
+    float& logit = logits[count.token_id];
+    if (count.in_prompt || count.in_output > 0) {
+      logit = logit > 0 ? logit / edits.repetition_penalty : logit * edits.repetition_penalty;
+    }
+    if (count.in_output > 0) {
+      logit -= edits.frequency_penalty * static_cast<float>(count.in_output);
+      logit -= edits.presence_penalty;
+    }
+  }
+}
+
+}  // namespace
+
+void edit_logits(float* logits, int64_t vocab, const LogitEdits& edits) {
+  for (const LogitBias& bias : edits.bias) {
+    if (bias.token_id >= 0 && bias.token_id < vocab) logits[bias.token_id] += bias.bias;
+  }
+  if (!edits.allowed.empty()) forbid_all_but(logits, vocab, edits.allowed);
+  forbid(logits, vocab, edits.banned);
+  penalise(logits, vocab, edits);
+  forbid(logits, vocab, edits.bad);
+}
+
+}  // namespace octavo
