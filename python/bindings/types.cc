@@ -56,7 +56,17 @@ void bind_sampling_params(nb::module_& m) {
       .def_rw("allowed_token_ids", &SamplingParams::allowed_token_ids)
       .def_rw("bad_words", &SamplingParams::bad_words)
       .def_rw("logprobs", &SamplingParams::logprobs)
+      .def_rw("prompt_logprobs", &SamplingParams::prompt_logprobs)
       .def_rw("logprob_token_ids", &SamplingParams::logprob_token_ids);
+}
+
+// A list of (token_ids, logprobs, ranks).
+nb::list to_list(const std::vector<TokenLogprobs>& positions) {
+  nb::list list;
+  for (const TokenLogprobs& position : positions) {
+    list.append(nb::make_tuple(position.token_ids, position.logprobs, position.ranks));
+  }
+  return list;
 }
 
 void bind_request_output(nb::module_& m) {
@@ -64,15 +74,9 @@ void bind_request_output(nb::module_& m) {
       .def_ro("request_id", &RequestOutput::request_id)
       .def_ro("sample_index", &RequestOutput::sample_index)
       .def_ro("new_token_ids", &RequestOutput::new_token_ids)
-      .def_prop_ro("logprobs",
-                   [](const RequestOutput& output) {
-                     nb::list positions;
-                     for (const TokenLogprobs& position : output.logprobs) {
-                       positions.append(
-                           nb::make_tuple(position.token_ids, position.logprobs, position.ranks));
-                     }
-                     return positions;
-                   })
+      .def_prop_ro("logprobs", [](const RequestOutput& output) { return to_list(output.logprobs); })
+      .def_prop_ro("prompt_logprobs",
+                   [](const RequestOutput& output) { return to_list(output.prompt_logprobs); })
       .def_prop_ro("finish_reason",
                    [](const RequestOutput& output) -> std::optional<std::string> {
                      if (!output.finished()) return std::nullopt;

@@ -52,6 +52,7 @@ class SamplingParams:
     bad_words: list[list[int]]  # token sequences that are never completed
     logprobs: int | None  # -1: the whole vocabulary
     logprob_token_ids: list[int]
+    prompt_logprobs: int | None
     def __init__(
         self,
         *,
@@ -74,6 +75,7 @@ class SamplingParams:
         bad_words: Sequence[Sequence[int]] = [],
         logprobs: int | None = None,
         logprob_token_ids: Sequence[int] = [],
+        prompt_logprobs: int | None = None,
     ) -> None: ...
 
 class RequestOutput:
@@ -85,6 +87,10 @@ class RequestOutput:
     def sample_index(self) -> int: ...  # 0..n-1
     @property
     def new_token_ids(self) -> list[int]: ...  # since the last output; a stop token too
+    @property
+    def prompt_logprobs(self) -> list[tuple[list[int], list[float], list[int]]]:
+        """Of the prompt's tokens 1.., in the same form, with the first output of sample 0."""
+
     @property
     def logprobs(self) -> list[tuple[list[int], list[float], list[int]]]:
         """Token ids, log-probabilities and ranks for each new token, where they were asked for.

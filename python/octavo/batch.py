@@ -65,6 +65,7 @@ class Request:
     samples: list[Sample]
     stats: RequestStateStats
     num_cached_tokens: int = 0
+    prompt_logprobs: LogprobsBuilder | None = None
 
     @property
     def finished(self) -> bool:
@@ -77,7 +78,9 @@ class Request:
             request_id=self.request_id,
             prompt=self.prompt,
             prompt_token_ids=self.prompt_token_ids,
-            prompt_logprobs=None,
+            prompt_logprobs=(
+                None if self.prompt_logprobs is None else self.prompt_logprobs.positions
+            ),
             outputs=[sample.completion() for sample in self.samples],
             finished=self.finished,
             metrics=self.stats if with_metrics else None,
@@ -137,10 +140,17 @@ class Batch:
         stats = RequestStateStats(arrival_time=time.time(), queued_ts=time.monotonic())
         engine_id = self._engine.add_request(prompt_token_ids, core_params, cache_salt, self._owned)
         samples = [
-            Sample(index, self._detokenizer(params, prompt_token_ids), self._logprobs(params))
+            Sample(
+                index,
+                self._detokenizer(params, prompt_token_ids),
+                self._logprobs(params) if params.wants_logprobs else None,
+            )
             for index in range(params.n)
         ]
         request = Request(request_id, engine_id, prompt, prompt_token_ids, params, samples, stats)
+        if params.prompt_logprobs is not None:
+            request.prompt_logprobs = self._logprobs(params)
+            request.prompt_logprobs.add_none()  # nothing comes before the first token
         self._live[engine_id] = request
         self.requests.append(request)
         return request
@@ -181,6 +191,9 @@ class Batch:
             touched[output.request_id] = output.request_finished
             sample = request.samples[output.sample_index]
             request.num_cached_tokens = output.num_cached_tokens
+            if request.prompt_logprobs is not None:
+                for entry in output.prompt_logprobs:
+                    request.prompt_logprobs.add(*entry)
             if sample.finish_reason is None:
                 deltas.append(self._advance(request, sample, output))
         for engine_id, ended in touched.items():
@@ -218,9 +231,7 @@ class Batch:
             continuation=any(i not in skipped for i in reversed(prompt_token_ids)),
         )
 
-    def _logprobs(self, params: SamplingParams) -> LogprobsBuilder | None:
-        if not params.wants_logprobs:
-            return None
+    def _logprobs(self, params: SamplingParams) -> LogprobsBuilder:
         texts = self._token_texts if params.detokenize else None
         return LogprobsBuilder(flat=params.flat_logprobs, texts=texts)
 

@@ -184,10 +184,10 @@ class LLM:
         params = self._broadcast(parsed, sampling_params)
         distinct = {id(param): param for param in params}
         core_params = {key: self._core_params(param) for key, param in distinct.items()}
-        limits = self._limits()
         jobs = []
         pairs = list(zip(parsed, params, strict=True))
         for prompt, param in with_progress(pairs, use_tqdm, "Rendering prompts"):
+            limits = self._limits(param)
             text, ids = render_prompt(prompt, self._tokenizer, limits, tokenization_kwargs or {})
             jobs.append(_Job(text, ids, prompt.cache_salt, param, core_params[id(param)]))
         return self._run(jobs, use_tqdm)
@@ -293,7 +293,7 @@ class LLM:
 
     def _stream(self, prompt: ParsedPrompt, params: SamplingParams) -> Generator[Delta, None, None]:
         """The deltas of one prompt, as they come; closing the iterator aborts it."""
-        text, ids = render_prompt(prompt, self._tokenizer, self._limits(), {})
+        text, ids = render_prompt(prompt, self._tokenizer, self._limits(params), {})
         job = _Job(text, ids, prompt.cache_salt, params, self._core_params(params))
         with self._lock, self._batch() as batch:
             self._add(batch, job)
@@ -345,8 +345,9 @@ class LLM:
             _check_params(one)
         return each
 
-    def _limits(self) -> PromptLimits:
-        return PromptLimits(self.max_model_len, self.model_info.vocab_size)
+    def _limits(self, params: SamplingParams) -> PromptLimits:
+        min_output = 0 if params.max_tokens == 0 else 1
+        return PromptLimits(self.max_model_len, self.model_info.vocab_size, min_output)
 
     def _alive(self) -> _core.Engine:
         if os.getpid() != self._pid:

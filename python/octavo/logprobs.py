@@ -110,6 +110,7 @@ class FlatLogprobs(MutableSequence[LogprobsOnePosition]):
 
 
 SampleLogprobs = list[LogprobsOnePosition] | FlatLogprobs
+PromptLogprobs = list[LogprobsOnePosition | None] | FlatLogprobs
 
 
 class TokenTexts:
@@ -144,14 +145,18 @@ class LogprobsBuilder:
     """
 
     def __init__(self, *, flat: bool, texts: TokenTexts | None) -> None:
-        self._positions: SampleLogprobs = FlatLogprobs() if flat else []
+        self._positions: PromptLogprobs = FlatLogprobs() if flat else []
         self._texts = texts
         self.cumulative = 0.0  # of the tokens that were sampled
 
     @property
-    def positions(self) -> SampleLogprobs:
+    def positions(self) -> Any:
         """A copy of what was collected."""
         return self._positions[:]
+
+    def add_none(self) -> None:
+        """Adds a position without log-probabilities."""
+        self._positions.append(None)
 
     def add(self, token_ids: list[int], logprobs: list[float], ranks: list[int]) -> None:
         """Adds a position: the token that was sampled, then others, where it may be again."""

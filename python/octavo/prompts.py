@@ -18,10 +18,12 @@ _TOKENIZATION_KWARGS = frozenset(
 
 @dataclass(frozen=True)
 class PromptLimits:
-    """What a prompt has to keep: fewer than ``max_model_len`` ids, each below ``vocab_size``."""
+    """What a prompt has to keep: at most ``max_model_len - min_output`` ids, each below
+    ``vocab_size``."""
 
     max_model_len: int
     vocab_size: int
+    min_output: int = 1
 
 
 def render_prompt(
@@ -63,7 +65,7 @@ def check_token_ids(ids: list[int], limits: PromptLimits) -> None:
             parameter="input_tokens",
             value=length,
         )
-    if length == most:
+    if length + limits.min_output > most:
         raise validation_error(
             f"The decoder prompt (length {length}) plus the number of requested output tokens (at "
             f"least 1) is longer than the maximum model length of {most}. Make sure that "
@@ -95,7 +97,7 @@ def _encode(
             parameter="truncate_prompt_tokens",
             value=keep,
         )
-    keep = limits.max_model_len - 1 if keep == -1 else keep
+    keep = limits.max_model_len - limits.min_output if keep == -1 else keep
     if kwargs.get("truncation_side", "left") == "right":
         return ids[:keep]
     return ids[-keep:]

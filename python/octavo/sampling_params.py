@@ -42,7 +42,6 @@ _EXTREME = 1e30  # the engine's floats are of 32 bits; anything further off mean
 # Fields of vLLM that come later, with the values that ask for nothing.
 _LATER: dict[str, tuple[Any, ...]] = {
     "watermarking": (None,),
-    "prompt_logprobs": (None,),
     "prompt_logprob_token_ids": (None,),
     "prompt_logprob_start": (None,),
     "output_kind": (0,),
@@ -80,7 +79,8 @@ class SamplingParams:
         stop: a string or strings that end the text; none may be empty.
         stop_token_ids: token ids that end the request.
         ignore_eos: go on after the model's end-of-sequence token.
-        max_tokens: at least 1, or None for as many as the model's context holds.
+        max_tokens: at least 1, or None for as many as the model's context holds. 0 generates
+            nothing: for prompt_logprobs, of a prompt as long as the whole context too.
         min_tokens: no end before this many tokens, 0..max_tokens.
         presence_penalty: -2..2, taken from the logits of tokens that the output has.
         frequency_penalty: -2..2, the same for each time that the output has them.
@@ -92,6 +92,8 @@ class SamplingParams:
         logprobs: return the log-probability of each token and of this many of the most probable
             ones; -1 is the whole vocabulary, None no log-probabilities.
         logprob_token_ids: return those of these ids in the place of the most probable, at most 128.
+        prompt_logprobs: the same of every prompt token but the first; the prefix cache is then
+            not read.
         flat_logprobs: return them as a FlatLogprobs.
         detokenize: False leaves the text empty.
         skip_special_tokens: leave special tokens out of the text.
@@ -210,16 +212,16 @@ class SamplingParams:
 
     def check_max_logprobs(self, max_logprobs: int, vocab_size: int) -> None:
         """Raises ValidationError when more log-probabilities are asked for than the LLM allows."""
-        if self.logprobs is None or self.logprob_token_ids is not None:
-            return
-        asked = vocab_size if self.logprobs == -1 else self.logprobs
+        sampled = None if self.logprob_token_ids is not None else self.logprobs
         most = vocab_size if max_logprobs == -1 else max_logprobs
-        if asked > most:
-            raise bad(
-                "logprobs",
-                asked,
-                f"Requested sample logprobs of {asked}, which is greater than max allowed: {most}",
-            )
+        for kind, name, count in (
+            ("sample", "logprobs", sampled),
+            ("prompt", "prompt_logprobs", self.prompt_logprobs),
+        ):
+            asked = vocab_size if count == -1 else count or 0
+            if asked > most:
+                text = f"Requested {kind} logprobs of {asked}, which is greater than max allowed"
+                raise bad(name, asked, f"{text}: {most}")
 
     def to_core(
         self,
@@ -252,6 +254,7 @@ class SamplingParams:
             # The ids take the place of the most probable ones, however many those would be.
             logprobs=None if self.logprob_token_ids is not None else self.logprobs,
             logprob_token_ids=list(self.logprob_token_ids or ()),
+            prompt_logprobs=self.prompt_logprobs,
         )
 
     def __repr__(self) -> str:
@@ -269,7 +272,7 @@ class SamplingParams:
             raise bad("n", self.n, f"n must be at most {MAX_SAMPLES}, got {self.n}.")
         if self.max_tokens is not None:
             require_int("max_tokens", self.max_tokens)
-            if self.max_tokens < 1:
+            if self.max_tokens < 0:
                 raise bad(
                     "max_tokens",
                     self.max_tokens,

@@ -195,7 +195,7 @@ TEST_CASE("bad requests are refused, name what is wrong, and change nothing") {
   CHECK(refusal(Ids(256, 1), greedy(1)).starts_with("The decoder prompt (length 256) plus"));
   CHECK(refusal(Ids(257, 1), greedy(1)).starts_with("This model's maximum context length is 256"));
   CHECK(refusal(Ids(128, 1), greedy(2)).find("never fit in the KV cache") != std::string::npos);
-  CHECK(refusal({1}, greedy(0)).starts_with("max_tokens"));
+  CHECK(refusal({1}, greedy(-1)).starts_with("max_tokens"));
   CHECK(engine.stats().num_waiting == 1);
   CHECK(run(engine).tokens.at({good, 0}).size() == 5);
   // The largest that fits does end, and without max_tokens the cache is the limit.

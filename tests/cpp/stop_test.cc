@@ -66,7 +66,7 @@ TEST_CASE("sampling parameters are checked at their bounds") {
   CHECK(refused({.top_k = -2}, "top_k"));
   CHECK(refused({.min_p = 1.1f}, "min_p"));
   CHECK(refused({.min_p = kNan}, "min_p"));
-  CHECK(refused({.max_tokens = 0}, "max_tokens"));
+  CHECK(refused({.max_tokens = -1}, "max_tokens"));
   CHECK(refused({.min_tokens = -1}, "min_tokens"));
   CHECK(refused({.max_tokens = 3, .min_tokens = 4}, "min_tokens"));
   CHECK(refused({.stop_token_ids = {100}}, "stop_token_ids"));

@@ -64,6 +64,7 @@ class FakeSamplingParams:
     ignore_eos: bool = False
     stop_token_ids: list[int] = field(default_factory=list)
     extra_eos_token_ids: list[int] = field(default_factory=list)
+    prompt_logprobs: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
@@ -83,6 +84,7 @@ class FakeOutput:
     finish_reason: str | None = None
     stop_token_id: int | None = None
     error: str = ""
+    prompt_logprobs: list[Any] = field(default_factory=list)
     num_cached_tokens: int = 0
     request_finished: bool = False
 

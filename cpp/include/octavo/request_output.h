@@ -30,6 +30,8 @@ struct OCTAVO_EXPORT RequestOutput {
   int32_t sample_index = 0;             // 0..n-1
   std::vector<int32_t> new_token_ids;   // since the last output of this sample; a stop token too
   std::vector<TokenLogprobs> logprobs;  // one for each new token, where they were asked for
+  // Of the prompt's tokens 1.., with the first output of sample 0, where they were asked for.
+  std::vector<TokenLogprobs> prompt_logprobs;
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<int32_t> stop_token_id;  // the stop token that ended it; none for the model's EOS
   std::string error;                     // with FinishReason::kError: what went wrong

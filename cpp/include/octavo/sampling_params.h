@@ -23,7 +23,7 @@ struct OCTAVO_EXPORT SamplingParams {
   int32_t top_k = 0;         // 0 or -1 is off; ties with the k-th token are kept
   float min_p = 0.0f;        // [0, 1]: relative to the most probable token
   std::optional<uint64_t> seed;  // none: derived from the engine's seed and the request's number
-  std::optional<int32_t> max_tokens;  // at least 1; none: up to the model's context
+  std::optional<int32_t> max_tokens;  // 0: only compute the prompt; none: up to the model's context
   int32_t min_tokens = 0;             // end tokens are not sampled before this many, 0..max_tokens
   bool ignore_eos = false;            // the model's own end-of-sequence token does not end it
   std::vector<int32_t> stop_token_ids;  // end the request with finish reason "stop"
@@ -47,6 +47,10 @@ struct OCTAVO_EXPORT SamplingParams {
   std::optional<int32_t> logprobs;
   std::vector<int32_t>
       logprob_token_ids;  // of these ids in the place of the most probable, at most 128
+
+  // The same of every prompt token but the first, on the model's own logits. The request then
+  // computes its whole prompt, also what the prefix cache holds.
+  std::optional<int32_t> prompt_logprobs;
 
   bool greedy() const { return temperature < 1e-5f; }
   // Throws InvalidArgument, naming the field, for a value outside its range. `vocab_size` bounds

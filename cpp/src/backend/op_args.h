@@ -187,6 +187,7 @@ struct SampleRow {
   uint32_t position = 0;  // of the token that is chosen
   LogitEdits edits;
   LogprobRequest logprobs;
+  int32_t given = -1;  // not negative: nothing is drawn, this token's log-probabilities are wanted
 };
 
 // out[r] is the chosen id, or -1 where the logits hold a NaN or all are -infinity.

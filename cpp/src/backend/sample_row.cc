@@ -212,6 +212,10 @@ int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row, RowLogpro
   if (max != max) return -1;
   const LogprobRequest& request = row.logprobs;
   const bool wanted = logprobs != nullptr && request.wanted;
+  if (row.given >= 0) {
+    if (wanted) *logprobs = row_logprobs(logits, vocab, row.given, request);
+    return row.given;
+  }
   thread_local std::vector<float> values;  // drawing overwrites the logits
   if (wanted && !request.processed) values.assign(logits, logits + vocab);
   edit_logits(logits, vocab, row.edits);

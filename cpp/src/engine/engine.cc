@@ -39,6 +39,9 @@ RequestId Engine::add_request(std::span<const int32_t> prompt_token_ids,
 RequestId Engine::fork(RequestId parent, int32_t sample_index, const SamplingParams& params) {
   const auto lock = impl_->lock();
   const Sequence& sequence = *impl_->find_sample(parent, sample_index).sequence;
+  if (params.prompt_logprobs) {
+    throw InvalidArgument("prompt_logprobs: a fork does not compute its prompt; expected none");
+  }
   const int32_t max_tokens = impl_->check_prompt(sequence.tokens, params);
   Request& request = impl_->new_request(sequence.tokens, params, max_tokens);
   impl_->scheduler.fork(sequence, impl_->new_sequence(request.samples.front(), sequence.tokens,
@@ -57,9 +60,9 @@ std::vector<RequestOutput> Engine::step() {
   impl_->counters.num_scheduled_tokens += plan.num_tokens;
   std::vector<RequestOutput> outputs;
   try {
-    const std::vector<SampleRow> rows = impl_->sample_rows(plan);
-    impl_->loaded.runner->launch(plan, rows);
-    outputs = impl_->collect(plan, impl_->loaded.runner->collect());
+    const Impl::StepRows rows = impl_->step_rows(plan);
+    impl_->loaded.runner->launch(plan, rows.selected, rows.rows);
+    outputs = impl_->collect(plan, rows, impl_->loaded.runner->collect());
   } catch (const std::exception& error) {
     outputs = impl_->fail(plan, error.what());
   }
@@ -135,7 +138,7 @@ std::vector<float> Engine::compute_logits(std::span<const int32_t> token_ids) {
   }
   std::vector<float> logits(static_cast<size_t>(length * info.vocab_size));
   BlockTable table;
-  const int64_t chunk = impl_->loaded.max_num_seqs;  // rows of logits that a step has room for
+  const int64_t chunk = impl_->loaded.max_num_batched_tokens;
   for (int64_t begin = 0; begin < length; begin += chunk) {
     impl_->run_logits_chunk(token_ids, static_cast<int32_t>(begin),
                             static_cast<int32_t>(std::min(begin + chunk, length)), table,

@@ -48,7 +48,7 @@ int32_t Engine::Impl::check_prompt(std::span<const int32_t> prompt,
         " input tokens, which exceeds this limit even without any output tokens. Please reduce the "
         "length of the prompt."));
   }
-  if (length == info.max_model_len) {
+  if (length == info.max_model_len && params.max_tokens != 0) {
     throw InvalidArgument(str_cat(
         "The decoder prompt (length ", length,
         ") plus the number of requested output tokens (at least 1) is longer than the maximum "
@@ -59,7 +59,8 @@ int32_t Engine::Impl::check_prompt(std::span<const int32_t> prompt,
         "requested output tokens)."));
   }
   params.validate(info.vocab_size);
-  check_logprobs(params);
+  check_logprobs(params.logprobs, "sample");
+  check_logprobs(params.prompt_logprobs, "prompt");
   const int64_t room = info.max_model_len - length;
   const int64_t wanted = std::min<int64_t>(room, params.max_tokens.value_or(room));
   // The last token is generated and never stored.
@@ -73,12 +74,12 @@ int32_t Engine::Impl::check_prompt(std::span<const int32_t> prompt,
   return static_cast<int32_t>(std::min(wanted, storable));
 }
 
-void Engine::Impl::check_logprobs(const SamplingParams& params) const {
+void Engine::Impl::check_logprobs(std::optional<int32_t> count, const char* kind) const {
   const int32_t most = config.max_logprobs;
-  if (!params.logprobs || most == -1) return;
-  const int64_t asked = *params.logprobs == -1 ? loaded.info.vocab_size : *params.logprobs;
+  if (!count || most == -1) return;
+  const int64_t asked = *count == -1 ? loaded.info.vocab_size : *count;
   if (asked > most) {
-    throw InvalidArgument(str_cat("Requested sample logprobs of ", asked,
+    throw InvalidArgument(str_cat("Requested ", kind, " logprobs of ", asked,
                                   ", which is greater than max allowed: ", most));
   }
 }
@@ -102,6 +103,7 @@ Request& Engine::Impl::new_request(std::span<const int32_t> tokens, const Sampli
               .stop = StopCondition(effective, loaded.info.eos_token_id, max_tokens),
               .num_prompt_tokens = static_cast<int32_t>(tokens.size())});
   request->samples.resize(static_cast<size_t>(params.n));
+  if (params.prompt_logprobs) request->prompt_logprobs.resize(tokens.size() - 1);
   for (size_t i = 0; i < request->samples.size(); ++i) {
     request->samples[i].request = request.get();
     request->samples[i].index = static_cast<int32_t>(i);
@@ -115,6 +117,8 @@ Sequence* Engine::Impl::new_sequence(Sample& sample, std::span<const int32_t> to
   sample.sequence = std::make_unique<Sequence>(
       next_sequence_id++, std::vector<int32_t>(tokens.begin(), tokens.end()), std::string(salt));
   sample.sequence->prompt_len = prompt_len;  // a fork's tokens begin with its parent's prompt
+  sample.sequence->reads_prefix_cache =
+      !sample.request->params.prompt_logprobs || sample.request->prompt_computed;
   sample.edits = std::make_unique<EditState>(sample.request->params, tokens);
   samples_by_sequence.emplace(sample.sequence->id, &sample);
   return sample.sequence.get();
@@ -142,45 +146,86 @@ LogprobRequest Engine::Impl::logprob_request(const SamplingParams& params) const
           .ids = params.logprob_token_ids};
 }
 
-std::vector<SampleRow> Engine::Impl::sample_rows(const StepPlan& plan) {
-  std::vector<SampleRow> rows;
+SampleRow Engine::Impl::sample_row(Sample& sample) const {
+  const Request& request = *sample.request;
+  const SamplingParams& params = request.params;
+  return {.temperature = params.greedy() ? 0.0f : params.temperature,
+          .top_p = params.top_p,
+          .min_p = params.min_p,
+          .top_k = std::max(params.top_k, 0),
+          .seed = request.seed,
+          .sample_index = static_cast<uint32_t>(sample.index),
+          .position = static_cast<uint32_t>(sample.sequence->tokens.size()),
+          .edits = sample.edits->edits(request.stop.banned(request.num_generated(sample))),
+          .logprobs = logprob_request(params)};
+}
+
+// The row of each prompt token scores the token after it.
+void Engine::Impl::add_prompt_rows(const ScheduledSequence& scheduled, int32_t first_row,
+                                   Sample& sample, StepRows& rows) const {
+  const Request& request = *sample.request;
+  const LogprobRequest wanted{.wanted = true,
+                              .logits = config.logprobs_mode.ends_with("logits"),
+                              .top = request.params.prompt_logprobs.value_or(0)};
+  for (int32_t i = 0; i < static_cast<int32_t>(scheduled.tokens.size()); ++i) {
+    const int32_t position = scheduled.num_computed + i + 1;
+    if (position >= request.num_prompt_tokens) return;
+    rows.selected.push_back(first_row + i);
+    rows.rows.push_back(
+        {.logprobs = wanted, .given = sample.sequence->tokens[static_cast<size_t>(position)]});
+    rows.samples.push_back(&sample);
+    rows.prompt_positions.push_back(position);
+  }
+}
+
+Engine::Impl::StepRows Engine::Impl::step_rows(const StepPlan& plan) {
+  StepRows rows;
+  int32_t end_row = 0;
   for (const ScheduledSequence& scheduled : plan.sequences) {
-    if (!scheduled.samples) continue;
+    const int32_t first_row = end_row;
+    end_row += static_cast<int32_t>(scheduled.tokens.size());
     Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
     const Request& request = *sample.request;
-    const SamplingParams& params = request.params;
-    rows.push_back(
-        {.temperature = params.greedy() ? 0.0f : params.temperature,
-         .top_p = params.top_p,
-         .min_p = params.min_p,
-         .top_k = std::max(params.top_k, 0),
-         .seed = request.seed,
-         .sample_index = static_cast<uint32_t>(sample.index),
-         .position = static_cast<uint32_t>(sample.sequence->tokens.size()),
-         .edits = sample.edits->edits(request.stop.banned(request.num_generated(sample))),
-         .logprobs = logprob_request(params)});
+    if (request.params.prompt_logprobs && !request.prompt_computed) {
+      add_prompt_rows(scheduled, first_row, sample, rows);
+    }
+    if (!scheduled.samples) continue;
+    rows.selected.push_back(end_row - 1);
+    rows.rows.push_back(sample_row(sample));
+    rows.samples.push_back(&sample);
+    rows.prompt_positions.push_back(-1);
   }
   return rows;
 }
 
-std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan,
+std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan, const StepRows& rows,
                                                  std::span<const int32_t> tokens) {
   scheduler.complete(plan);
   const std::span<RowLogprobs> logprobs = loaded.runner->logprobs();
+  const auto take_logprobs = [&](size_t row) -> TokenLogprobs {
+    return {.token_ids = std::move(logprobs[row].token_ids),
+            .logprobs = std::move(logprobs[row].values),
+            .ranks = std::move(logprobs[row].ranks)};
+  };
   std::vector<RequestOutput> outputs;
-  size_t row = 0;
-  for (const ScheduledSequence& scheduled : plan.sequences) {
-    if (!scheduled.samples) continue;
-    Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
-    if (!sample.request->prompt_computed) fork_samples(*sample.request);
-    outputs.push_back(advance(sample, tokens[row]));
-    if (!logprobs.empty() && !logprobs[row].token_ids.empty()) {
-      RowLogprobs& wanted = logprobs[row];
-      outputs.back().logprobs.push_back({.token_ids = std::move(wanted.token_ids),
-                                         .logprobs = std::move(wanted.values),
-                                         .ranks = std::move(wanted.ranks)});
+  for (size_t row = 0; row < rows.rows.size(); ++row) {
+    Sample& sample = *rows.samples[row];
+    Request& request = *sample.request;
+    if (const int32_t position = rows.prompt_positions[row]; position >= 0) {
+      request.prompt_failed = request.prompt_failed || tokens[row] < 0;
+      request.prompt_logprobs[static_cast<size_t>(position - 1)] = take_logprobs(row);
+      continue;
     }
-    ++row;
+    std::vector<TokenLogprobs> prompt_logprobs;
+    if (!request.prompt_computed) {
+      fork_samples(request);
+      prompt_logprobs = std::move(request.prompt_logprobs);
+    }
+    outputs.push_back(advance(sample, request.prompt_failed ? -1 : tokens[row]));
+    outputs.back().prompt_logprobs = std::move(prompt_logprobs);
+    if (!outputs.back().new_token_ids.empty() && rows.rows[row].logprobs.wanted) {
+      outputs.back().logprobs.push_back(take_logprobs(row));
+    }
   }
   return outputs;
 }
@@ -205,7 +250,9 @@ RequestOutput Engine::Impl::advance(Sample& sample, int32_t token) {
   RequestOutput output{.request_id = request.id,
                        .sample_index = sample.index,
                        .num_cached_tokens = request.num_cached_tokens};
-  if (token < 0) {
+  if (token >= 0 && request.params.max_tokens == 0) {
+    output.finish_reason = FinishReason::kLength;
+  } else if (token < 0) {
     output.finish_reason = FinishReason::kError;
     output.error = "logits: NaN, or nothing left to sample; expected at least one finite value";
   } else {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -27,7 +28,7 @@ struct Engine::Impl {
   std::unique_lock<std::mutex> lock() const;
 
   int32_t check_prompt(std::span<const int32_t> prompt, const SamplingParams& params) const;
-  void check_logprobs(const SamplingParams& params) const;
+  void check_logprobs(std::optional<int32_t> count, const char* kind) const;
   LogprobRequest logprob_request(const SamplingParams& params) const;
   int64_t kv_capacity() const { return loaded.info.num_kv_blocks * loaded.info.block_size; }
   Request& new_request(std::span<const int32_t> tokens, const SamplingParams& params,
@@ -36,8 +37,20 @@ struct Engine::Impl {
                          std::string_view salt);
   Sample& find_sample(RequestId id, int32_t sample_index);
 
-  std::vector<SampleRow> sample_rows(const StepPlan& plan);
-  std::vector<RequestOutput> collect(const StepPlan& plan, std::span<const int32_t> tokens);
+  // What the logits of a step's rows are for, in parallel lists.
+  struct StepRows {
+    std::vector<int32_t> selected;  // rows of the batch
+    std::vector<SampleRow> rows;
+    std::vector<Sample*> samples;
+    std::vector<int32_t> prompt_positions;  // of the prompt token that is scored; -1: one is drawn
+  };
+
+  StepRows step_rows(const StepPlan& plan);
+  void add_prompt_rows(const ScheduledSequence& scheduled, int32_t first_row, Sample& sample,
+                       StepRows& rows) const;
+  SampleRow sample_row(Sample& sample) const;
+  std::vector<RequestOutput> collect(const StepPlan& plan, const StepRows& rows,
+                                     std::span<const int32_t> tokens);
   std::vector<RequestOutput> fail(const StepPlan& plan, const std::string& error);
   void fork_samples(Request& request);
   RequestOutput advance(Sample& sample, int32_t token);

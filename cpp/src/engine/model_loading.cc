@@ -131,11 +131,9 @@ LoadedModel load_model(const EngineConfig& config) {
   loaded.info.dtype = dtype_name(dtype);
   loaded.info.kv_cache_dtype = dtype_name(kv_dtype);
   settle_step_sizes(config, loaded);
-  loaded.runner =
-      std::make_unique<ModelRunner>(*loaded.backend, std::move(model), dtype, kv_dtype,
-                                    RunnerLimits{.max_tokens = loaded.max_num_batched_tokens,
-                                                 .max_selected = loaded.max_num_seqs,
-                                                 .block_size = kBlockSize});
+  loaded.runner = std::make_unique<ModelRunner>(
+      *loaded.backend, std::move(model), dtype, kv_dtype,
+      RunnerLimits{.max_tokens = loaded.max_num_batched_tokens, .block_size = kBlockSize});
   allocate_kv(config, loaded);
   return loaded;
 }

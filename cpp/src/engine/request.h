@@ -31,8 +31,10 @@ struct Request {
   StopCondition stop;
   int32_t num_prompt_tokens = 0;
   int32_t num_cached_tokens = 0;
-  bool prompt_computed = false;  // the samples have been forked
-  std::vector<Sample> samples;   // [n], never resized after construction
+  std::vector<TokenLogprobs> prompt_logprobs;  // [num_prompt_tokens - 1], until they are given out
+  bool prompt_failed = false;                  // a prompt token's logits hold a NaN
+  bool prompt_computed = false;                // the samples have been forked
+  std::vector<Sample> samples;                 // [n], never resized after construction
 
   int32_t num_generated(const Sample& sample) const {
     return static_cast<int32_t>(sample.sequence->tokens.size()) - num_prompt_tokens;

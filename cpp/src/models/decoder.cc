@@ -5,17 +5,18 @@
 namespace octavo {
 
 void Decoder::forward(const ForwardContext& context, std::span<const KvLayer> kv,
-                      const Tensor& logits) {
+                      const Tensor& hidden) {
   OCTAVO_CHECK(kv.size() == layers_.size());
-  const Arena::Scope scope(context.arena);
-  const Tensor hidden = context.activations(context.num_tokens, shape_.hidden_size);
   embed(context, hidden);
   for (size_t i = 0; i < layers_.size(); ++i) run_layer(context, layers_[i], kv[i], hidden);
-  const int64_t selected = context.selected_rows.dim(0);
-  if (selected == 0) return;
-  const Tensor rows = context.activations(selected, shape_.hidden_size);
-  context.backend.gather_rows({.x = hidden, .rows = context.selected_rows, .out = rows});
-  compute_logits(context, rows, logits);
+}
+
+void Decoder::compute_logits(const ForwardContext& context, const Tensor& hidden,
+                             const Tensor& rows, const Tensor& logits) {
+  const Arena::Scope scope(context.arena);
+  const Tensor selected = context.activations(rows.dim(0), shape_.hidden_size);
+  context.backend.gather_rows({.x = hidden, .rows = rows, .out = selected});
+  apply_head(context, selected, logits);
 }
 
 void Decoder::embed(const ForwardContext& context, const Tensor& hidden) {
@@ -32,10 +33,10 @@ void Decoder::run_layer(const ForwardContext& context, const DecoderLayer& layer
   layer.mlp.apply(context, normed, hidden, hidden);
 }
 
-void Decoder::compute_logits(const ForwardContext& context, const Tensor& rows,
-                             const Tensor& logits) {
-  if (final_norm_) final_norm_.apply(context, rows, rows);
-  head_.apply(context, rows, logits);
+void Decoder::apply_head(const ForwardContext& context, const Tensor& selected,
+                         const Tensor& logits) {
+  if (final_norm_) final_norm_.apply(context, selected, selected);
+  head_.apply(context, selected, logits);
 }
 
 void Decoder::load_head(WeightLoader& loader, const std::string& name, bool tied) {

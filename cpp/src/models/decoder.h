@@ -26,7 +26,9 @@ class Decoder : public Model {
  public:
   Rotary* rotary() override { return rotary_.get(); }
   void forward(const ForwardContext& context, std::span<const KvLayer> kv,
-               const Tensor& logits) override;
+               const Tensor& hidden) override;
+  void compute_logits(const ForwardContext& context, const Tensor& hidden, const Tensor& rows,
+                      const Tensor& logits) override;
 
  protected:
   // hidden [tokens, hidden_size] of the batch's tokens. Default: the token embedding.
@@ -34,10 +36,10 @@ class Decoder : public Model {
   // Advances hidden by one layer, in place. Default: a norm before each block.
   virtual void run_layer(const ForwardContext& context, const DecoderLayer& layer,
                          const KvLayer& kv, const Tensor& hidden);
-  // Logits of the selected rows [selected, hidden_size]. Default: the final norm, where there is
-  // one, and the head.
-  virtual void compute_logits(const ForwardContext& context, const Tensor& rows,
-                              const Tensor& logits);
+  // The logits of `selected` [selected, hidden_size], which may be overwritten. Default: the final
+  // norm, where there is one, and the head.
+  virtual void apply_head(const ForwardContext& context, const Tensor& selected,
+                          const Tensor& logits);
 
   // The head of tied models is the embedding's own table.
   void load_head(WeightLoader& loader, const std::string& name, bool tied);

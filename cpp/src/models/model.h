@@ -29,10 +29,15 @@ class Model {
   // Null for models without rotation.
   virtual Rotary* rotary() { return nullptr; }
 
-  // Computes the batch, storing keys and values into `kv` (one per layer), and writes the logits of
-  // context.selected_rows into `logits`, float32 [selected, vocab_size].
+  // Computes the batch into `hidden` [tokens, hidden_size], storing keys and values into `kv` (one
+  // per layer).
   virtual void forward(const ForwardContext& context, std::span<const KvLayer> kv,
-                       const Tensor& logits) = 0;
+                       const Tensor& hidden) = 0;
+  // The logits, float32 [selected, vocab_size], of the rows of `hidden` that `rows`, int32
+  // [selected], names. Called for some rows at a time: the logits of a long prompt never exist
+  // together.
+  virtual void compute_logits(const ForwardContext& context, const Tensor& hidden,
+                              const Tensor& rows, const Tensor& logits) = 0;
 
  protected:
   ModelShape shape_;

@@ -16,8 +16,8 @@ class Opt : public Decoder {
   void embed(const ForwardContext& context, const Tensor& hidden) override;
   void run_layer(const ForwardContext& context, const DecoderLayer& layer, const KvLayer& kv,
                  const Tensor& hidden) override;
-  void compute_logits(const ForwardContext& context, const Tensor& rows,
-                      const Tensor& logits) override;
+  void apply_head(const ForwardContext& context, const Tensor& selected,
+                  const Tensor& logits) override;
 
  private:
   void load_embeddings(WeightLoader& loader);
@@ -122,14 +122,14 @@ void Opt::run_layer(const ForwardContext& context, const DecoderLayer& layer, co
   layer.mlp_norm.apply(context, hidden, hidden);
 }
 
-void Opt::compute_logits(const ForwardContext& context, const Tensor& rows, const Tensor& logits) {
+void Opt::apply_head(const ForwardContext& context, const Tensor& selected, const Tensor& logits) {
   if (!projected_) {
-    Decoder::compute_logits(context, rows, logits);
+    Decoder::apply_head(context, selected, logits);
     return;
   }
-  if (final_norm_) final_norm_.apply(context, rows, rows);
-  const Tensor narrow = context.activations(rows.dim(0), token_embedding_.dim());
-  project_out_.apply(context, rows, narrow);
+  if (final_norm_) final_norm_.apply(context, selected, selected);
+  const Tensor narrow = context.activations(selected.dim(0), token_embedding_.dim());
+  project_out_.apply(context, selected, narrow);
   head_.apply(context, narrow, logits);
 }
 

@@ -1,11 +1,18 @@
 #include "runner/model_runner.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "backend/null.h"
 #include "base/check.h"
 
 namespace octavo {
+namespace {
+
+// Rows of logits that exist at a time: enough for the head's weights to be read few times.
+constexpr int64_t kLogitsRows = 64;
+
+}  // namespace
 
 ModelRunner::ModelRunner(Backend& backend, std::unique_ptr<Model> model, DType weights,
                          DType kv_dtype, const RunnerLimits& limits)
@@ -14,13 +21,12 @@ ModelRunner::ModelRunner(Backend& backend, std::unique_ptr<Model> model, DType w
       activation_dtype_(backend.activation_dtype(weights)),
       kv_dtype_(kv_dtype),
       limits_(limits),
-      inputs_(backend, limits.max_tokens, limits.max_selected, limits.block_size) {
-  arena_ = Arena(allocate_for(str_cat("workspace of a step of ", limits_.max_tokens,
-                                      " tokens (max_num_batched_tokens) and ", limits_.max_selected,
-                                      " sequences (max_num_seqs)"),
-                              backend_, measure_workspace()));
-  next_ids_ = backend_.allocate(static_cast<size_t>(limits_.max_selected) * sizeof(int32_t));
-  host_ids_.reserve(static_cast<size_t>(limits_.max_selected));
+      inputs_(backend, limits.max_tokens, limits.block_size) {
+  arena_ = Arena(allocate_for(
+      str_cat("workspace of a step of ", limits_.max_tokens, " tokens (max_num_batched_tokens)"),
+      backend_, measure_workspace()));
+  next_ids_ = backend_.allocate(static_cast<size_t>(limits_.max_tokens) * sizeof(int32_t));
+  host_ids_.reserve(static_cast<size_t>(limits_.max_tokens));
 }
 
 KvShape ModelRunner::kv_shape() const {
@@ -51,12 +57,7 @@ ForwardContext ModelRunner::make_context(Backend& backend, Arena& arena) const {
           .token_ids = inputs_.token_ids(),
           .positions = inputs_.positions(),
           .slots = inputs_.slots(),
-          .rotary_rows = inputs_.rotary_rows(),
-          .selected_rows = inputs_.selected_rows()};
-}
-
-Tensor ModelRunner::allocate_logits(Arena& arena, int64_t rows) const {
-  return arena.allocate(DType::kFloat32, {rows, shape().vocab_size});
+          .rotary_rows = inputs_.rotary_rows()};
 }
 
 // Runs the largest step on nothing and asks how much it would have used.
@@ -65,36 +66,58 @@ size_t ModelRunner::measure_workspace() const {
   Arena arena;
   ForwardContext context = make_context(nothing, arena);
   context.num_tokens = limits_.max_tokens;
-  context.selected_rows = Tensor(nullptr, DType::kInt32, {limits_.max_selected});
-  const Tensor logits = allocate_logits(arena, limits_.max_selected);
+  const Tensor hidden = context.activations(limits_.max_tokens, shape().hidden_size);
   const std::vector<KvLayer> kv(static_cast<size_t>(shape().num_layers));
-  model_->forward(context, kv, logits);
+  model_->forward(context, kv, hidden);
+  const int64_t rows = std::min(limits_.max_tokens, kLogitsRows);
+  const Tensor logits = arena.allocate(DType::kFloat32, {rows, shape().vocab_size});
+  model_->compute_logits(context, hidden, Tensor(nullptr, DType::kInt32, {rows}), logits);
   return arena.peak_bytes();
 }
 
-Tensor ModelRunner::forward(const StepPlan& plan, bool all_rows) {
+Tensor ModelRunner::forward(const StepPlan& plan, std::span<const int32_t> selected) {
   OCTAVO_CHECK(kv_ != nullptr, "model runner: allocate_kv was not called");
-  inputs_.fill(plan, model_->rotary(), all_rows);
+  inputs_.fill(plan, model_->rotary(), selected);
   std::vector<BlockCopy> copies;
   for (const CopiedBlock& copy : plan.copies) copies.push_back({copy.source, copy.target});
   if (!copies.empty()) backend_.copy_blocks(kv_->layers(), copies);
   backend_.begin_step(inputs_.meta());
   arena_.reset();
-  const Tensor logits = allocate_logits(arena_, inputs_.num_selected());
-  model_->forward(make_context(backend_, arena_), kv_->layers(), logits);
-  return logits;
+  const ForwardContext context = make_context(backend_, arena_);
+  const Tensor hidden = context.activations(context.num_tokens, shape().hidden_size);
+  model_->forward(context, kv_->layers(), hidden);
+  return hidden;
 }
 
-void ModelRunner::launch(const StepPlan& plan, std::span<const SampleRow> rows) {
-  const Tensor logits = forward(plan, false);
-  OCTAVO_CHECK(logits.dim(0) == static_cast<int64_t>(rows.size()));
-  host_ids_.resize(rows.size());
+template <typename Take>
+void ModelRunner::for_each_logits(const Tensor& hidden, const Take& take) {
+  const ForwardContext context = make_context(backend_, arena_);
+  const int64_t selected = inputs_.num_selected();
+  for (int64_t begin = 0; begin < selected; begin += kLogitsRows) {
+    const Arena::Scope scope(arena_);
+    const int64_t end = std::min(begin + kLogitsRows, selected);
+    const Tensor logits = arena_.allocate(DType::kFloat32, {end - begin, shape().vocab_size});
+    model_->compute_logits(context, hidden, inputs_.selected_rows().rows(begin, end), logits);
+    take(begin, logits);
+  }
+}
+
+void ModelRunner::launch(const StepPlan& plan, std::span<const int32_t> selected,
+                         std::span<const SampleRow> rows) {
+  OCTAVO_CHECK(selected.size() == rows.size());
   const bool any =
       std::ranges::any_of(rows, [](const SampleRow& row) { return row.logprobs.wanted; });
+  host_ids_.resize(rows.size());
   logprobs_.assign(any ? rows.size() : 0, {});
-  if (rows.empty()) return;
-  const Tensor ids(next_ids_.data(), DType::kInt32, {logits.dim(0)});
-  backend_.sample({.logits = logits, .rows = rows, .out = ids, .logprobs = logprobs_});
+  const Tensor hidden = forward(plan, selected);
+  for_each_logits(hidden, [&](int64_t begin, const Tensor& logits) {
+    const auto first = static_cast<size_t>(begin), count = static_cast<size_t>(logits.dim(0));
+    const Tensor ids(next_ids_.as<int32_t>() + begin, DType::kInt32, {logits.dim(0)});
+    std::span<RowLogprobs> logprobs(logprobs_);
+    if (any) logprobs = logprobs.subspan(first, count);
+    backend_.sample(
+        {.logits = logits, .rows = rows.subspan(first, count), .out = ids, .logprobs = logprobs});
+  });
 }
 
 std::span<const int32_t> ModelRunner::collect() {
@@ -106,7 +129,11 @@ std::span<const int32_t> ModelRunner::collect() {
 }
 
 void ModelRunner::compute_logits(const StepPlan& plan, float* out) {
-  backend_.copy_to_host(out, forward(plan, true));
+  std::vector<int32_t> all(static_cast<size_t>(plan.num_tokens));
+  std::iota(all.begin(), all.end(), 0);
+  for_each_logits(forward(plan, all), [&](int64_t begin, const Tensor& logits) {
+    backend_.copy_to_host(out + begin * shape().vocab_size, logits);
+  });
 }
 
 }  // namespace octavo

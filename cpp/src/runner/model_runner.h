@@ -14,8 +14,7 @@
 namespace octavo {
 
 struct RunnerLimits {
-  int64_t max_tokens = 0;    // rows of one step
-  int64_t max_selected = 0;  // rows of logits of one step
+  int64_t max_tokens = 0;  // rows of one step
   int32_t block_size = 16;
 };
 
@@ -33,9 +32,10 @@ class ModelRunner {
   size_t kv_block_bytes() const;
   void allocate_kv(int64_t num_blocks);
 
-  // Runs a step; `rows` tell how to choose a token for each sequence of the plan that samples, in
-  // the plan's order.
-  void launch(const StepPlan& plan, std::span<const SampleRow> rows);
+  // Runs a step. Row selected[i] of the batch (the plan's tokens in its order) gives its logits to
+  // rows[i], which tells how they become a token.
+  void launch(const StepPlan& plan, std::span<const int32_t> selected,
+              std::span<const SampleRow> rows);
   // Waits for the launched step: one id for each of its rows, or -1 where the logits hold a NaN.
   std::span<const int32_t> collect();
   // After collect: the log-probabilities of each row, those that wanted none empty.
@@ -47,8 +47,12 @@ class ModelRunner {
  private:
   KvShape kv_shape() const;
   ForwardContext make_context(Backend& backend, Arena& arena) const;
-  Tensor allocate_logits(Arena& arena, int64_t rows) const;
-  Tensor forward(const StepPlan& plan, bool all_rows);
+  // The batch's hidden states [tokens, hidden_size].
+  Tensor forward(const StepPlan& plan, std::span<const int32_t> selected);
+  // Calls `take(begin, logits)` for the selected rows from `begin` on, some at a time, until all
+  // have been computed; logits is float32 [rows, vocab_size].
+  template <typename Take>
+  void for_each_logits(const Tensor& hidden, const Take& take);
   size_t measure_workspace() const;
 
   Backend& backend_;
@@ -59,7 +63,7 @@ class ModelRunner {
   Arena arena_;
   StepInputs inputs_;
   std::unique_ptr<KvStorage> kv_;
-  Buffer next_ids_;                    // int32 [max_selected]
+  Buffer next_ids_;                    // int32 [max_tokens]
   std::vector<RowLogprobs> logprobs_;  // [rows of the launched step], empty when none wants any
   std::vector<int32_t> host_ids_;      // of the launched step
 };

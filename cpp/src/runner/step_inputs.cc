@@ -6,17 +6,15 @@
 
 namespace octavo {
 
-StepInputs::StepInputs(Backend& backend, int64_t max_tokens, int64_t max_selected,
-                       int32_t block_size)
+StepInputs::StepInputs(Backend& backend, int64_t max_tokens, int32_t block_size)
     : backend_(backend), block_size_(block_size) {
-  for (int i = 0; i < 5; ++i) {
-    const int64_t count = i == 4 ? max_selected : max_tokens;
-    buffers_[i] = backend_.allocate(static_cast<size_t>(count) * sizeof(int32_t));
+  for (Buffer& buffer : buffers_) {
+    buffer = backend_.allocate(static_cast<size_t>(max_tokens) * sizeof(int32_t));
   }
 }
 
-void StepInputs::fill(const StepPlan& plan, Rotary* rotary, bool all_rows) {
-  for (auto* list : {&token_ids_, &positions_, &slots_, &rotary_rows_, &selected_, &context_len_}) {
+void StepInputs::fill(const StepPlan& plan, Rotary* rotary, std::span<const int32_t> selected) {
+  for (auto* list : {&token_ids_, &positions_, &slots_, &rotary_rows_, &context_len_}) {
     list->clear();
   }
   query_start_.assign(1, 0);
@@ -25,11 +23,8 @@ void StepInputs::fill(const StepPlan& plan, Rotary* rotary, bool all_rows) {
   for (const ScheduledSequence& sequence : plan.sequences) {
     max_blocks_ = std::max(max_blocks_, static_cast<int32_t>(sequence.block_table.size()));
     append(sequence, rotary);
-    if (sequence.samples && !all_rows) selected_.push_back(query_start_.back() - 1);
   }
-  if (all_rows) {
-    for (int32_t row = 0; row < query_start_.back(); ++row) selected_.push_back(row);
-  }
+  selected_.assign(selected.begin(), selected.end());
   block_tables_.assign(plan.sequences.size() * static_cast<size_t>(max_blocks_), 0);
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     std::ranges::copy(plan.sequences[i].block_table,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -13,11 +14,11 @@ namespace octavo {
 
 class StepInputs {
  public:
-  StepInputs(Backend& backend, int64_t max_tokens, int64_t max_selected, int32_t block_size);
+  StepInputs(Backend& backend, int64_t max_tokens, int32_t block_size);
 
-  // Lays out the plan's rows in its order. With `all_rows` every row's logits are selected,
-  // otherwise those of the last row of each sequence that samples. `rotary` may be null.
-  void fill(const StepPlan& plan, Rotary* rotary, bool all_rows);
+  // Lays out the plan's rows in its order; `selected` are those whose logits are wanted. `rotary`
+  // may be null.
+  void fill(const StepPlan& plan, Rotary* rotary, std::span<const int32_t> selected);
 
   StepMeta meta() const;
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids_.size()); }

@@ -67,6 +67,9 @@ void check_edits(const SamplingParams& params, int64_t vocab_size) {
 void check_logprobs(const SamplingParams& params, int64_t vocab_size) {
   require(params.logprobs.value_or(0) >= -1,
           str_cat("logprobs must be non-negative or -1, got ", params.logprobs.value_or(0), "."));
+  require(params.prompt_logprobs.value_or(0) >= -1,
+          str_cat("prompt_logprobs must be non-negative or -1, got ",
+                  params.prompt_logprobs.value_or(0), "."));
   check_ids(params.logprob_token_ids, "logprob_token_ids", vocab_size, kMaxStopIds);
 }
 
@@ -83,7 +86,7 @@ void SamplingParams::validate(int64_t vocab_size) const {
   require(top_p > 0 && top_p <= 1, str_cat("top_p must be in (0, 1], got ", top_p, "."));
   require(top_k >= -1, str_cat("top_k must be 0 (disable), or at least 1, got ", top_k, "."));
   require(min_p >= 0 && min_p <= 1, str_cat("min_p must be in [0, 1], got ", min_p, "."));
-  require(!max_tokens || *max_tokens >= 1,
+  require(!max_tokens || *max_tokens >= 0,
           str_cat("max_tokens must be at least 1, got ", max_tokens.value_or(0), "."));
   require(min_tokens >= 0,
           str_cat("min_tokens must be greater than or equal to 0, got ", min_tokens, "."));

@@ -118,7 +118,9 @@ void Scheduler::schedule_waiting(StepPlan& plan) {
 // that are admitted together would push each other out before their prompts end.
 bool Scheduler::admit(Sequence* sequence, const StepPlan& plan) {
   if (blocks_.num_blocks_free() == 0) return false;  // the last token always needs a fresh one
-  const PrefixMatch match = blocks_.match(sequence->tokens, sequence->cache_salt);
+  const PrefixMatch match = sequence->reads_prefix_cache
+                                ? blocks_.match(sequence->tokens, sequence->cache_salt)
+                                : PrefixMatch();
   const int32_t budget = config_.max_num_batched_tokens - plan.num_tokens;
   if (!config_.enable_chunked_prefill && !plan.empty() &&
       sequence->num_tokens() - match.num_tokens > budget) {

@@ -32,7 +32,8 @@ struct Sequence {
   int64_t id;
   std::vector<int32_t> tokens;  // the prompt, then what was generated
   int32_t prompt_len;
-  std::string cache_salt;  // only sequences of the same salt share cached prefixes
+  std::string cache_salt;          // only sequences of the same salt share cached prefixes
+  bool reads_prefix_cache = true;  // false: all its tokens are computed, and cached for others
 
   // The scheduler's.
   SequenceState state = SequenceState::kNew;
