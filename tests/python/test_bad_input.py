@@ -63,7 +63,7 @@ BAD_PARAMS = [
     ("min_p", -0.01),
     ("min_p", 1.01),
     ("min_p", NAN),
-    ("max_tokens", 0),
+    ("max_tokens", -1),
     ("max_tokens", -5),
     ("min_tokens", -1),
     ("min_tokens", 17),  # above max_tokens

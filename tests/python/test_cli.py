@@ -136,7 +136,7 @@ def test_info_cmake_dir(capsys):
         (["generate", "/no/such/model", "--prompt", "x"], "/no/such/model"),
         (["generate", "MODEL", "--prompt", ""], "prompt cannot be empty"),
         (["generate", "MODEL", "--prompt", "x", "--temperature", "9"], "temperature must be"),
-        (["generate", "MODEL", "--prompt", "x", "--max-tokens", "0"], "max_tokens must be"),
+        (["generate", "MODEL", "--prompt", "x", "--max-tokens", "-1"], "max_tokens must be"),
         (["generate", "MODEL", "--prompt", "x", "--max-model-len", "x"], "max_model_len must be"),
         (["chat", "MODEL", "-q", "x", "--chat-template", "{% x %}"], "chat template"),
         (["info", "/no/such/model"], "/no/such/model"),
