@@ -15,7 +15,7 @@
 namespace octavo {
 namespace {
 
-using testing::TempDir;
+using test::TempDir;
 using Ids = std::vector<int32_t>;
 
 constexpr const char* kConfig = R"({
