@@ -17,7 +17,7 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 // The definition, id by id.
 std::vector<float> edited(const std::vector<float>& logits, const LogitEdits& edits) {
   std::map<int32_t, float> bias;
-  for (const LogitBias& b : edits.bias) bias[b.token_id] += b.bias;
+  for (const TokenBias& b : edits.bias) bias[b.token_id] += b.bias;
   const std::set<int32_t> allowed(edits.allowed.begin(), edits.allowed.end());
   const std::set<int32_t> banned(edits.banned.begin(), edits.banned.end());
   const std::set<int32_t> bad(edits.bad.begin(), edits.bad.end());
@@ -58,7 +58,7 @@ TEST_CASE("edits follow their definition") {
     const int32_t vocab = 1 + random.below(70);
     std::vector<float> logits;
     for (int32_t i = 0; i < vocab; ++i) logits.push_back(random.around(3));
-    std::vector<LogitBias> bias;
+    std::vector<TokenBias> bias;
     for (int32_t id : random.ids(5, vocab)) bias.push_back({id, random.around(20)});
     std::vector<TokenCount> counts;
     for (int32_t id : random.ids(9, vocab)) {
@@ -86,7 +86,7 @@ TEST_CASE("no edits change nothing, and unknown ids have no effect") {
   edit_logits(logits.data(), 3, {});
   CHECK(logits == std::vector<float>{1, -2, 0.5f});
   const std::vector<int32_t> ids = {-1, 3, 1 << 30};
-  const std::vector<LogitBias> bias = {{-1, 5}, {3, 5}};
+  const std::vector<TokenBias> bias = {{-1, 5}, {3, 5}};
   const std::vector<TokenCount> counts = {{3, 1, true}, {-1, 1, true}};
   edit_logits(logits.data(), 3, {.bias = bias, .banned = ids, .counts = counts, .bad = ids});
   CHECK(logits == std::vector<float>{1, -2, 0.5f});

@@ -48,12 +48,12 @@ Ids order(const std::vector<float>& values) {
   return ids;
 }
 
-void check(const std::vector<float>& values, const RowLogprobs& got, const Ids& ids) {
+void check(const std::vector<float>& values, const TokenLogprobs& got, const Ids& ids) {
   REQUIRE(got.token_ids == ids);
-  REQUIRE(got.values.size() == ids.size());
+  REQUIRE(got.logprobs.size() == ids.size());
   REQUIRE(got.ranks.size() == ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
-    CHECK(got.values[i] == doctest::Approx(log_softmax(values, ids[i])).epsilon(1e-6));
+    CHECK(got.logprobs[i] == doctest::Approx(log_softmax(values, ids[i])).epsilon(1e-6));
     CHECK(got.ranks[i] == rank(values, ids[i]));
   }
 }
@@ -84,8 +84,8 @@ TEST_CASE("ids that are asked for come in their order") {
 
 TEST_CASE("logits are given as they are") {
   const std::vector<float> values = random_values(2, 40);
-  const RowLogprobs got = row_logprobs(values.data(), 40, 5, {.wanted = true, .logits = true});
-  CHECK(got.values == std::vector<float>{values[5]});
+  const TokenLogprobs got = row_logprobs(values.data(), 40, 5, {.wanted = true, .logits = true});
+  CHECK(got.logprobs == std::vector<float>{values[5]});
 }
 
 TEST_CASE("raw values are the model's, processed ones what was drawn from") {
@@ -93,7 +93,7 @@ TEST_CASE("raw values are the model's, processed ones what was drawn from") {
   const Ids banned = {0};
   SampleRow row{.temperature = 0.5f, .top_k = 2, .seed = 4, .edits = {.banned = banned}};
   row.logprobs = {.wanted = true, .top = 5};
-  RowLogprobs got;
+  TokenLogprobs got;
   std::vector<float> work = logits;
   const int32_t token = sample_row(work.data(), 5, row, &got);
   CHECK((token == 1 || token == 2));
@@ -104,13 +104,13 @@ TEST_CASE("raw values are the model's, processed ones what was drawn from") {
   CHECK(sample_row(work.data(), 5, row, &got) == token);
   CHECK(got.token_ids == Ids{token, 1, 2, 0, 3, 4});
   const double first = -std::log1p(std::exp(-2.0));  // logits 4 and 2 after the temperature
-  CHECK(got.values[1] == doctest::Approx(first));
-  CHECK(got.values[2] == doctest::Approx(first - 2));
-  CHECK(got.values[3] == -kInf);
+  CHECK(got.logprobs[1] == doctest::Approx(first));
+  CHECK(got.logprobs[2] == doctest::Approx(first - 2));
+  CHECK(got.logprobs[3] == -kInf);
   row.logprobs.logits = true;
   work = logits;
   sample_row(work.data(), 5, row, &got);
-  CHECK(got.values[1] == 4.0f);
+  CHECK(got.logprobs[1] == 4.0f);
 }
 
 TEST_CASE("asking changes no token") {
@@ -119,7 +119,7 @@ TEST_CASE("asking changes no token") {
     SampleRow row{.temperature = 1.3f, .top_p = 0.9f, .seed = seed};
     std::vector<float> work = values;
     const int32_t token = sample_row(work.data(), 50, row);
-    RowLogprobs got;
+    TokenLogprobs got;
     for (bool processed : {false, true}) {
       row.logprobs = {.wanted = true, .processed = processed, .top = 3};
       work = values;

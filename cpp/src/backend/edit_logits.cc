@@ -43,7 +43,7 @@ void penalise(float* logits, int64_t vocab, const LogitEdits& edits) {
 }  // namespace
 
 void edit_logits(float* logits, int64_t vocab, const LogitEdits& edits) {
-  for (const LogitBias& bias : edits.bias) {
+  for (const TokenBias& bias : edits.bias) {
     if (bias.token_id >= 0 && bias.token_id < vocab) logits[bias.token_id] += bias.bias;
   }
   if (!edits.allowed.empty()) forbid_all_but(logits, vocab, edits.allowed);

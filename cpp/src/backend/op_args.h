@@ -4,9 +4,10 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "backend/packed_weight.h"
+#include "octavo/request_output.h"
+#include "octavo/sampling_params.h"
 #include "tensor/tensor.h"
 
 namespace octavo {
@@ -137,16 +138,11 @@ struct TokenCount {
   bool in_prompt;
 };
 
-struct LogitBias {
-  int32_t token_id;
-  float bias;
-};
-
 // What is done to one row of logits before it is drawn from, in this order: bias is added; ids that
 // are not allowed or are banned become -infinity; repetition, then frequency and presence
 // penalties; ids that would complete a bad word become -infinity.
 struct LogitEdits {
-  std::span<const LogitBias> bias;
+  std::span<const TokenBias> bias;
   std::span<const int32_t> allowed;  // sorted; empty: all
   std::span<const int32_t> banned;   // end tokens, until min_tokens are there
   float repetition_penalty = 1.0f;
@@ -164,14 +160,6 @@ struct LogprobRequest {
   bool logits = false;     // the logits themselves, not their log-softmax
   int32_t top = 0;         // -1: the whole vocabulary
   std::span<const int32_t> ids;
-};
-
-// The answer, the drawn token first. A rank is the number of tokens whose value is at least as
-// large.
-struct RowLogprobs {
-  std::vector<int32_t> token_ids;
-  std::vector<float> values;
-  std::vector<int32_t> ranks;
 };
 
 // How one row of logits becomes a token. Stages in this order: edits, temperature, min_p, top_k
@@ -194,8 +182,8 @@ struct SampleRow {
 struct SampleArgs {
   Tensor logits;  // float32 [rows, vocab]; may be overwritten
   std::span<const SampleRow> rows;
-  Tensor out;                       // int32 [rows]
-  std::span<RowLogprobs> logprobs;  // host memory [rows]; empty: no row wants any
+  Tensor out;                         // int32 [rows]
+  std::span<TokenLogprobs> logprobs;  // host memory [rows]; empty: no row wants any
 };
 
 struct BlockCopy {

@@ -62,9 +62,9 @@ void append_ranks(const float* values, int64_t vocab, const std::vector<int32_t>
 
 }  // namespace
 
-RowLogprobs row_logprobs(const float* values, int64_t vocab, int32_t token,
-                         const LogprobRequest& request) {
-  RowLogprobs result;
+TokenLogprobs row_logprobs(const float* values, int64_t vocab, int32_t token,
+                           const LogprobRequest& request) {
+  TokenLogprobs result;
   result.token_ids.push_back(token);
   result.ranks.push_back(rank_of(values, vocab, values[token]));
   if (!request.ids.empty()) {
@@ -79,7 +79,7 @@ RowLogprobs row_logprobs(const float* values, int64_t vocab, int32_t token,
   }
   const double base = request.logits ? 0.0 : log_sum_exp(values, vocab);
   for (int32_t id : result.token_ids) {
-    result.values.push_back(static_cast<float>(static_cast<double>(values[id]) - base));
+    result.logprobs.push_back(static_cast<float>(static_cast<double>(values[id]) - base));
   }
   return result;
 }

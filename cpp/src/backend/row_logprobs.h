@@ -9,7 +9,7 @@
 namespace octavo {
 
 // Of `token` and the tokens that the request wants, from values [vocab] that hold no NaN.
-RowLogprobs row_logprobs(const float* values, int64_t vocab, int32_t token,
-                         const LogprobRequest& request);
+TokenLogprobs row_logprobs(const float* values, int64_t vocab, int32_t token,
+                           const LogprobRequest& request);
 
 }  // namespace octavo

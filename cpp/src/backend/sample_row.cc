@@ -207,7 +207,7 @@ void apply_filters(std::vector<float>& values, const float* weights, float tempe
 
 }  // namespace
 
-int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row, RowLogprobs* logprobs) {
+int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row, TokenLogprobs* logprobs) {
   const float max = max_or_nan(logits, vocab);
   if (max != max) return -1;
   const LogprobRequest& request = row.logprobs;

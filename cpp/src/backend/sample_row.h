@@ -11,6 +11,6 @@ namespace octavo {
 // The id chosen from logits [vocab], which are overwritten; -1 where they hold a NaN or where every
 // id is at -infinity. `logprobs`, where it is given and the row wants them, gets its answer.
 int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row,
-                   RowLogprobs* logprobs = nullptr);
+                   TokenLogprobs* logprobs = nullptr);
 
 }  // namespace octavo

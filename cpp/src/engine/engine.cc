@@ -130,12 +130,7 @@ std::vector<float> Engine::compute_logits(std::span<const int32_t> token_ids) {
     throw InvalidArgument(
         str_cat("compute_logits: ", length, " tokens; expected 1 to ", info.max_model_len));
   }
-  for (int32_t id : token_ids) {
-    if (id < 0 || id >= info.vocab_size) {
-      throw InvalidArgument(
-          str_cat("Token id ", id, " is out of vocabulary; expected 0 to ", info.vocab_size - 1));
-    }
-  }
+  impl_->check_vocabulary(token_ids);
   std::vector<float> logits(static_cast<size_t>(length * info.vocab_size));
   BlockTable table;
   const int64_t chunk = impl_->loaded.max_num_batched_tokens;

@@ -29,18 +29,23 @@ std::unique_lock<std::mutex> Engine::Impl::lock() const {
   return std::unique_lock(mutex);
 }
 
+void Engine::Impl::check_vocabulary(std::span<const int32_t> ids) const {
+  const int64_t size = loaded.info.vocab_size;
+  for (int32_t id : ids) {
+    if (id < 0 || id >= size) {
+      throw InvalidArgument(
+          str_cat("Token id ", id, " is out of vocabulary; expected 0 to ", size - 1));
+    }
+  }
+}
+
 // Returns the number of tokens to generate at most.
 int32_t Engine::Impl::check_prompt(std::span<const int32_t> prompt,
                                    const SamplingParams& params) const {
   const ModelInfo& info = loaded.info;
   const auto length = static_cast<int64_t>(prompt.size());
   if (length == 0) throw InvalidArgument("The decoder prompt cannot be empty");
-  for (int32_t id : prompt) {
-    if (id < 0 || id >= info.vocab_size) {
-      throw InvalidArgument(
-          str_cat("Token id ", id, " is out of vocabulary; expected 0 to ", info.vocab_size - 1));
-    }
-  }
+  check_vocabulary(prompt);
   if (length > info.max_model_len) {
     throw InvalidArgument(str_cat(
         "This model's maximum context length is ", info.max_model_len,
@@ -201,19 +206,14 @@ Engine::Impl::StepRows Engine::Impl::step_rows(const StepPlan& plan) {
 std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan, const StepRows& rows,
                                                  std::span<const int32_t> tokens) {
   scheduler.complete(plan);
-  const std::span<RowLogprobs> logprobs = loaded.runner->logprobs();
-  const auto take_logprobs = [&](size_t row) -> TokenLogprobs {
-    return {.token_ids = std::move(logprobs[row].token_ids),
-            .logprobs = std::move(logprobs[row].values),
-            .ranks = std::move(logprobs[row].ranks)};
-  };
+  const std::span<TokenLogprobs> logprobs = loaded.runner->logprobs();
   std::vector<RequestOutput> outputs;
   for (size_t row = 0; row < rows.rows.size(); ++row) {
     Sample& sample = *rows.samples[row];
     Request& request = *sample.request;
     if (const int32_t position = rows.prompt_positions[row]; position >= 0) {
       request.prompt_failed = request.prompt_failed || tokens[row] < 0;
-      request.prompt_logprobs[static_cast<size_t>(position - 1)] = take_logprobs(row);
+      request.prompt_logprobs[static_cast<size_t>(position - 1)] = std::move(logprobs[row]);
       continue;
     }
     std::vector<TokenLogprobs> prompt_logprobs;
@@ -224,7 +224,7 @@ std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan, const Ste
     outputs.push_back(advance(sample, request.prompt_failed ? -1 : tokens[row]));
     outputs.back().prompt_logprobs = std::move(prompt_logprobs);
     if (!outputs.back().new_token_ids.empty() && rows.rows[row].logprobs.wanted) {
-      outputs.back().logprobs.push_back(take_logprobs(row));
+      outputs.back().logprobs.push_back(std::move(logprobs[row]));
     }
   }
   return outputs;

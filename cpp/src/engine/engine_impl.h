@@ -27,6 +27,7 @@ struct Engine::Impl {
 
   std::unique_lock<std::mutex> lock() const;
 
+  void check_vocabulary(std::span<const int32_t> ids) const;
   int32_t check_prompt(std::span<const int32_t> prompt, const SamplingParams& params) const;
   void check_logprobs(std::optional<int32_t> count, const char* kind) const;
   LogprobRequest logprob_request(const SamplingParams& params) const;

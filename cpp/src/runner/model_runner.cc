@@ -113,7 +113,7 @@ void ModelRunner::launch(const StepPlan& plan, std::span<const int32_t> selected
   for_each_logits(hidden, [&](int64_t begin, const Tensor& logits) {
     const auto first = static_cast<size_t>(begin), count = static_cast<size_t>(logits.dim(0));
     const Tensor ids(next_ids_.as<int32_t>() + begin, DType::kInt32, {logits.dim(0)});
-    std::span<RowLogprobs> logprobs(logprobs_);
+    std::span<TokenLogprobs> logprobs(logprobs_);
     if (any) logprobs = logprobs.subspan(first, count);
     backend_.sample(
         {.logits = logits, .rows = rows.subspan(first, count), .out = ids, .logprobs = logprobs});

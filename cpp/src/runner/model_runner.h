@@ -39,7 +39,7 @@ class ModelRunner {
   // Waits for the launched step: one id for each of its rows, or -1 where the logits hold a NaN.
   std::span<const int32_t> collect();
   // After collect: the log-probabilities of each row, those that wanted none empty.
-  std::span<RowLogprobs> logprobs() { return logprobs_; }
+  std::span<TokenLogprobs> logprobs() { return logprobs_; }
 
   // Runs a step and copies the logits of every row to `out`, float32 [plan.num_tokens, vocab_size].
   void compute_logits(const StepPlan& plan, float* out);
@@ -63,9 +63,9 @@ class ModelRunner {
   Arena arena_;
   StepInputs inputs_;
   std::unique_ptr<KvStorage> kv_;
-  Buffer next_ids_;                    // int32 [max_tokens]
-  std::vector<RowLogprobs> logprobs_;  // [rows of the launched step], empty when none wants any
-  std::vector<int32_t> host_ids_;      // of the launched step
+  Buffer next_ids_;                      // int32 [max_tokens]
+  std::vector<TokenLogprobs> logprobs_;  // [rows of the launched step], empty when none wants any
+  std::vector<int32_t> host_ids_;        // of the launched step
 };
 
 }  // namespace octavo

@@ -10,9 +10,9 @@ EditState::EditState(const SamplingParams& params, std::span<const int32_t> prom
       repetition_penalty_(params.repetition_penalty),
       counts_tokens_(params.presence_penalty != 0 || params.frequency_penalty != 0 ||
                      params.repetition_penalty != 1),
+      bias_(params.logit_bias),
       allowed_(params.allowed_token_ids),
       bad_words_(params.bad_words) {
-  for (const TokenBias& bias : params.logit_bias) bias_.push_back({bias.token_id, bias.bias});
   std::ranges::sort(allowed_);
   for (const std::vector<int32_t>& word : bad_words_) tail_ = std::max(tail_, word.size() - 1);
   if (repetition_penalty_ == 1) return;

@@ -29,7 +29,7 @@ class EditState {
   float frequency_penalty_;
   float repetition_penalty_;
   bool counts_tokens_;  // a penalty is on
-  std::vector<LogitBias> bias_;
+  std::vector<TokenBias> bias_;
   std::vector<int32_t> allowed_;                 // sorted
   std::vector<std::vector<int32_t>> bad_words_;  // none empty
   std::vector<TokenCount> counts_;
