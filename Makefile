@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 MODELS ?= .models
+# The source of xgrammar, as tools/fetch_xgrammar.py leaves it.
+XGRAMMAR := .deps/xgrammar-0.2.8/.sha256
 
 BIN := $(CURDIR)/$(VENV)/bin
 PY := $(BIN)/python
@@ -70,7 +72,7 @@ clean:  ## Removes what was built, not .venv and the models
 	rm -rf build dist $(STAMPS)/package
 
 distclean: clean  ## Removes everything that is not in git
-	rm -rf $(VENV) $(MODELS)
+	rm -rf $(VENV) $(MODELS) .deps
 
 $(STAMPS)/venv:
 	tools/setup_machine.sh $(PYTHON)
@@ -79,10 +81,14 @@ $(STAMPS)/venv:
 
 # The build requirements are installed here, so that builds are incremental and need no network.
 $(STAMPS)/tools: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q $$($(PY) tools/list_requirements.py build) "cmake>=3.25" ninja
+	$(PIP) install -q $$($(PY) tools/list_requirements.py build) "cmake>=3.25" ninja setuptools-scm
 	@touch $@
 
-$(STAMPS)/package: $(SOURCES) | $(STAMPS)/tools
+$(XGRAMMAR): tools/fetch_xgrammar.py | $(STAMPS)/tools
+	$(PY) tools/fetch_xgrammar.py
+	@touch $@
+
+$(STAMPS)/package: $(SOURCES) $(XGRAMMAR) | $(STAMPS)/tools
 	@echo "Building and installing octavo (the first time this takes some minutes)"
 	$(PIP) install -q --no-build-isolation --config-settings=build-dir=$(BUILD) .
 	@touch $@

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PUBLIC = "octavo"
 THIRD_PARTY = "third_party"
-THIRD_PARTY_DIRECTORIES = {"nlohmann", "doctest", "nanobind"}
+THIRD_PARTY_DIRECTORIES = {"nlohmann", "doctest", "nanobind", "xgrammar", "dlpack"}
 SOURCE_SUFFIXES = {".h", ".cc", ".cu", ".cuh", ".in", ".inc"}
 # Rows that stand for a directory elsewhere than in cpp/src.
 DIRECTORIES = {

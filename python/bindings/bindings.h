@@ -3,13 +3,24 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cstdint>
+#include <vector>
+
 namespace octavo {
 
 namespace nb = nanobind;
 
+struct EngineStats;
+
+// A sequence of ints, or an integer array of one dimension (copied through its tolist).
+std::vector<int32_t> to_token_ids(nb::handle source);
+nb::dict to_dict(const EngineStats& stats);
+
 void bind_errors(nb::module_& m);
+void bind_params(nb::module_& m);
 void bind_types(nb::module_& m);
 void bind_engine(nb::module_& m);
+void bind_engine_thread(nb::module_& m);
 void bind_gguf(nb::module_& m);
 
 }  // namespace octavo

@@ -84,6 +84,37 @@ nb::dict stats_dict(const Engine& engine) {
   return result;
 }
 
+nb::dict metric_dict(const Metric& metric) {
+  constexpr const char* kKinds[] = {"counter", "gauge", "histogram"};
+  nb::dict result, labels;
+  for (const auto& [name, value] : metric.labels) labels[name.c_str()] = value;
+  result["kind"] = kKinds[static_cast<size_t>(metric.kind)];
+  result["name"] = metric.name;
+  result["help"] = metric.help;
+  result["labels"] = labels;
+  if (metric.kind != MetricKind::kHistogram) {
+    result["value"] = metric.value;
+    return result;
+  }
+  nb::list buckets;
+  for (const auto& [bound, count] : metric.buckets) buckets.append(nb::make_tuple(bound, count));
+  result["buckets"] = buckets;
+  result["count"] = metric.count;
+  result["sum"] = metric.sum;
+  return result;
+}
+
+nb::list metrics_list(const Engine& engine) {
+  std::vector<Metric> metrics;
+  {
+    const nb::gil_scoped_release release;
+    metrics = engine.metrics();
+  }
+  nb::list result;
+  for (const Metric& metric : metrics) result.append(metric_dict(metric));
+  return result;
+}
+
 void bind_constructor(nb::class_<Engine>& engine) {
   const EngineConfig defaults;
   engine.def(
@@ -152,6 +183,32 @@ void bind_engine(nb::module_& m) {
            Release())
       .def("has_unfinished_requests", &Engine::has_unfinished_requests, Release())
       .def("stats", &stats_dict)
+      .def(
+          "validate",
+          [](const Engine& self, nb::handle prompt, const SamplingParams& params) {
+            const std::vector<int32_t> ids = token_ids(prompt);
+            const nb::gil_scoped_release release;
+            self.validate(ids, params);
+          },
+          nb::arg("prompt_token_ids"), nb::arg("params"))
+      .def(
+          "set_vocabulary",
+          [](Engine& self, const std::vector<nb::bytes>& tokens) {
+            std::vector<std::string> vocabulary;
+            vocabulary.reserve(tokens.size());
+            for (const nb::bytes& token : tokens) {
+              vocabulary.emplace_back(token.c_str(), token.size());
+            }
+            const nb::gil_scoped_release release;
+            self.set_vocabulary(std::move(vocabulary));
+          },
+          nb::arg("token_bytes"))
+      .def("has_vocabulary", &Engine::has_vocabulary, Release())
+      .def("metrics", &metrics_list)
+      .def("sleep", &Engine::sleep, nb::arg("level"), Release())
+      .def("wake_up", &Engine::wake_up, nb::arg("weights") = true, nb::arg("kv_cache") = true,
+           Release())
+      .def("sleep_level", &Engine::sleep_level, Release())
       .def_prop_ro("model_info", &Engine::model_info, nb::rv_policy::reference_internal)
       .def("reset_prefix_cache", &Engine::reset_prefix_cache, Release())
       .def("compute_logits", &compute_logits, nb::arg("token_ids"));

@@ -10,8 +10,10 @@ NB_MODULE(_core, m) {
   m.doc() = "Octavo's C++ runtime: tokens in, tokens out.";
   m.attr("__version__") = OCTAVO_VERSION;
   octavo::bind_errors(m);
+  octavo::bind_params(m);
   octavo::bind_types(m);
   octavo::bind_engine(m);
+  octavo::bind_engine_thread(m);
   octavo::bind_gguf(m);
   m.def("cpu_isas", &octavo::cpu_isas,
         "The instruction sets that the CPU back end can use on this machine, best first.");

@@ -1,8 +1,13 @@
-// The plain values: SamplingParams, RequestOutput, ModelInfo.
-#include <nanobind/stl/map.h>
+// The plain values that come out of the engine: RequestOutput, ModelInfo.
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <tuple>
+#include <utility>
 
 #include "bindings.h"
 #include "octavo/engine.h"
@@ -10,54 +15,39 @@
 namespace octavo {
 namespace {
 
-// Keyword arguments by the fields' names; None is a field's default.
-void init_sampling_params(nb::pointer_and_handle<SamplingParams> self, const nb::kwargs& kwargs) {
-  new (self.p) SamplingParams();
-  nb::inst_mark_ready(self.h);
-  for (const auto& [name, value] : kwargs) {
-    if (!nb::hasattr(self.h, name)) {
-      throw nb::type_error(("SamplingParams: unknown argument '" + nb::cast<std::string>(name) +
-                            "'; expected the name of a field")
-                               .c_str());
-    }
-    if (!value.is_none()) nb::setattr(self.h, name, value);
+// A numpy array that owns the values.
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> to_array(std::vector<T> values) {
+  auto kept = std::make_unique<std::vector<T>>(std::move(values));
+  T* data = kept->data();
+  const size_t size = kept->size();
+  nb::capsule owner(kept.release(),
+                    [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, {size}, owner);
+}
+
+// The columns of all positions, one after another; the output's own are dropped on the way, so that
+// a long prompt's exist once.
+nb::object take_prompt_logprobs(RequestOutput& output) {
+  if (output.prompt_logprobs.empty()) return nb::none();
+  std::vector<int32_t> ids, ranks;
+  std::vector<float> logprobs;
+  std::vector<int64_t> ends;
+  for (TokenLogprobs& position : output.prompt_logprobs) {
+    ids.insert(ids.end(), position.token_ids.begin(), position.token_ids.end());
+    logprobs.insert(logprobs.end(), position.logprobs.begin(), position.logprobs.end());
+    ranks.insert(ranks.end(), position.ranks.begin(), position.ranks.end());
+    ends.push_back(static_cast<int64_t>(ids.size()));
+    position = {};
   }
+  output.prompt_logprobs = {};
+  return nb::make_tuple(to_array(std::move(ids)), to_array(std::move(logprobs)),
+                        to_array(std::move(ranks)), to_array(std::move(ends)));
 }
 
-std::map<int32_t, float> logit_bias(const SamplingParams& params) {
-  std::map<int32_t, float> result;
-  for (const TokenBias& bias : params.logit_bias) result[bias.token_id] = bias.bias;
-  return result;
-}
-
-void set_logit_bias(SamplingParams& params, const std::map<int32_t, float>& biases) {
-  params.logit_bias.clear();
-  for (const auto& [token_id, bias] : biases) params.logit_bias.push_back({token_id, bias});
-}
-
-void bind_sampling_params(nb::module_& m) {
-  nb::class_<SamplingParams>(m, "SamplingParams", "How the tokens of one request are chosen.")
-      .def("__init__", &init_sampling_params)
-      .def_rw("n", &SamplingParams::n)
-      .def_rw("temperature", &SamplingParams::temperature)
-      .def_rw("top_p", &SamplingParams::top_p)
-      .def_rw("top_k", &SamplingParams::top_k)
-      .def_rw("min_p", &SamplingParams::min_p)
-      .def_rw("seed", &SamplingParams::seed)
-      .def_rw("max_tokens", &SamplingParams::max_tokens)
-      .def_rw("min_tokens", &SamplingParams::min_tokens)
-      .def_rw("ignore_eos", &SamplingParams::ignore_eos)
-      .def_rw("stop_token_ids", &SamplingParams::stop_token_ids)
-      .def_rw("extra_eos_token_ids", &SamplingParams::extra_eos_token_ids)
-      .def_rw("presence_penalty", &SamplingParams::presence_penalty)
-      .def_rw("frequency_penalty", &SamplingParams::frequency_penalty)
-      .def_rw("repetition_penalty", &SamplingParams::repetition_penalty)
-      .def_prop_rw("logit_bias", &logit_bias, &set_logit_bias)
-      .def_rw("allowed_token_ids", &SamplingParams::allowed_token_ids)
-      .def_rw("bad_words", &SamplingParams::bad_words)
-      .def_rw("logprobs", &SamplingParams::logprobs)
-      .def_rw("prompt_logprobs", &SamplingParams::prompt_logprobs)
-      .def_rw("logprob_token_ids", &SamplingParams::logprob_token_ids);
+std::tuple<double, double, double, double, int32_t> times(const RequestOutput& output) {
+  const RequestTimes& t = output.times;
+  return {t.queued, t.scheduled, t.first_token, t.last_token, t.num_preemptions};
 }
 
 // A list of (token_ids, logprobs, ranks).
@@ -75,8 +65,7 @@ void bind_request_output(nb::module_& m) {
       .def_ro("sample_index", &RequestOutput::sample_index)
       .def_ro("new_token_ids", &RequestOutput::new_token_ids)
       .def_prop_ro("logprobs", [](const RequestOutput& output) { return to_list(output.logprobs); })
-      .def_prop_ro("prompt_logprobs",
-                   [](const RequestOutput& output) { return to_list(output.prompt_logprobs); })
+      .def_prop_ro("prompt_logprobs", &take_prompt_logprobs)
       .def_prop_ro("finish_reason",
                    [](const RequestOutput& output) -> std::optional<std::string> {
                      if (!output.finished()) return std::nullopt;
@@ -85,7 +74,8 @@ void bind_request_output(nb::module_& m) {
       .def_ro("stop_token_id", &RequestOutput::stop_token_id)
       .def_ro("error", &RequestOutput::error)
       .def_ro("num_cached_tokens", &RequestOutput::num_cached_tokens)
-      .def_ro("request_finished", &RequestOutput::request_finished);
+      .def_ro("request_finished", &RequestOutput::request_finished)
+      .def_prop_ro("times", &times);
 }
 
 void bind_model_info(nb::module_& m) {
@@ -113,7 +103,6 @@ void bind_model_info(nb::module_& m) {
 }  // namespace
 
 void bind_types(nb::module_& m) {
-  bind_sampling_params(m);
   bind_request_output(m);
   bind_model_info(m);
 }

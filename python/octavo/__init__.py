@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from octavo._core import __version__
 from octavo._install import get_cmake_dir, get_include
+from octavo.engine_args import AsyncEngineArgs, EngineArgs
 from octavo.errors import (
     InternalError,
     ModelLoadError,
@@ -27,9 +29,15 @@ from octavo.sampling_params import SamplingParams
 
 logging.getLogger("octavo").addHandler(logging.NullHandler())
 
+if TYPE_CHECKING:
+    from octavo.async_llm import AsyncLLM
+
 __all__ = [
     "LLM",
+    "AsyncEngineArgs",
+    "AsyncLLM",
     "CompletionOutput",
+    "EngineArgs",
     "FlatLogprobs",
     "InternalError",
     "Logprob",
@@ -47,3 +55,12 @@ __all__ = [
     "get_cmake_dir",
     "get_include",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads AsyncLLM, and asyncio with it, when it is asked for."""
+    if name == "AsyncLLM":
+        from octavo.async_llm import AsyncLLM
+
+        return AsyncLLM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ Every function validates its arguments; failures are exceptions of the ``OctavoE
 object may be used from any thread; calls on one ``Engine`` are serialised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,23 @@ class NotSupportedError(OctavoError, NotImplementedError):
 class InternalError(OctavoError, RuntimeError):
     """An invariant of the engine is broken: a bug. The engine must be closed."""
 
+class StructuredOutputs:
+    """What the text of a request must look like."""
+
+    kind: str  # "json_schema", "json_object", "regex", "choice", "grammar", "structural_tag"
+    text: str
+    choices: list[str]
+    any_whitespace: bool
+    additional_properties: bool
+    def __init__(
+        self,
+        kind: str,
+        text: str = "",
+        choices: Sequence[str] = [],
+        any_whitespace: bool = True,
+        additional_properties: bool = True,
+    ) -> None: ...
+
 class SamplingParams:
     """How the tokens of one request are chosen; ranges as in ``octavo.SamplingParams``."""
 
@@ -53,6 +70,14 @@ class SamplingParams:
     logprobs: int | None  # -1: the whole vocabulary
     logprob_token_ids: list[int]
     prompt_logprobs: int | None
+    structured_outputs: StructuredOutputs | None
+    repetition_detection: tuple[
+        int, int, int
+    ]  # max_pattern_size (0: off), min_pattern_size, min_count
+    skip_reading_prefix_cache: bool
+    # Each is called with the sample's tokens so far (int32 [n], a read-only view) and the logits
+    # (float32 [vocab_size], a view to write to), on a thread of the engine.
+    logits_processors: list[Callable[[NDArray[np.int32], NDArray[np.float32]], object]]
     def __init__(
         self,
         *,
@@ -76,6 +101,10 @@ class SamplingParams:
         logprobs: int | None = None,
         logprob_token_ids: Sequence[int] = [],
         prompt_logprobs: int | None = None,
+        structured_outputs: StructuredOutputs | None = None,
+        repetition_detection: tuple[int, int, int] = (0, 0, 0),
+        skip_reading_prefix_cache: bool = False,
+        logits_processors: Sequence[Callable[..., object]] = [],
     ) -> None: ...
 
 class RequestOutput:
@@ -88,8 +117,13 @@ class RequestOutput:
     @property
     def new_token_ids(self) -> list[int]: ...  # since the last output; a stop token too
     @property
-    def prompt_logprobs(self) -> list[tuple[list[int], list[float], list[int]]]:
-        """Of the prompt's tokens 1.., in the same form, with the first output of sample 0."""
+    def prompt_logprobs(
+        self,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]] | None:
+        """Of the prompt's tokens 1.., with the first output of sample 0: token ids, log-probabilities
+        and ranks of all positions one after another, and where each position ends in them.
+        The arrays are taken out of the output: a second reading gives None.
+        """
 
     @property
     def logprobs(self) -> list[tuple[list[int], list[float], list[int]]]:
@@ -100,7 +134,8 @@ class RequestOutput:
         """
 
     @property
-    def finish_reason(self) -> str | None: ...  # "stop", "length", "abort", "error"
+    def finish_reason(self) -> str | None: ...
+    # "stop", "length", "abort", "error", "repetition"
     @property
     def stop_token_id(self) -> int | None: ...  # None for the model's own end of sequence
     @property
@@ -109,6 +144,10 @@ class RequestOutput:
     def num_cached_tokens(self) -> int: ...  # prompt tokens that the prefix cache supplied
     @property
     def request_finished(self) -> bool: ...  # every sample of the request has ended
+    @property
+    def times(self) -> tuple[float, float, float, float, int]:
+        """queued, scheduled, first token, last token, in seconds of ``time.monotonic``, 0 where it
+        was not reached; and the number of preemptions."""
 
 class ModelInfo:
     """What the loaded model is; fixed after construction."""
@@ -199,11 +238,75 @@ class Engine:
     def abort_sample(self, request_id: int, sample_index: int) -> bool: ...
     def has_unfinished_requests(self) -> bool: ...
     def stats(self) -> dict[str, int]: ...
+    def validate(
+        self, prompt_token_ids: Sequence[int] | NDArray[np.integer[Any]], params: SamplingParams
+    ) -> None:
+        """Raises what ``add_request`` would raise; never waits for a step."""
+
+    def set_vocabulary(self, token_bytes: Sequence[bytes]) -> None:
+        """The bytes that each token adds to a text, empty for special tokens. Once."""
+
+    def has_vocabulary(self) -> bool: ...
+    def metrics(self) -> list[dict[str, Any]]:
+        """``kind`` ("counter", "gauge", "histogram"), ``name``, ``help``, ``labels``, and ``value``
+        or ``buckets`` (a list of bound and count), ``count``, ``sum``."""
+
+    def sleep(self, level: int) -> None: ...
+    def wake_up(self, weights: bool = True, kv_cache: bool = True) -> None: ...
+    def sleep_level(self) -> int: ...
     @property
     def model_info(self) -> ModelInfo: ...
     def reset_prefix_cache(self) -> None: ...
     def compute_logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits of every position, ``[tokens, vocab_size]``."""
+
+class OutputQueue:
+    """The outputs of one or more requests of an EngineThread."""
+
+    def __init__(self) -> None: ...
+    def take(self, timeout: float | None = None) -> list[RequestOutput]:
+        """All that has come; waits for the first, at most ``timeout`` seconds (None: forever).
+
+        Signals are handled while it waits: a KeyboardInterrupt is raised within 50 ms.
+        """
+
+    @property
+    def fd(self) -> int: ...  # readable while outputs wait; take() clears it
+
+class EngineThread:
+    """A thread that steps an engine while there is work. Nothing here waits for a step, but
+    ``run_between_steps`` and the end. ``sleep`` and ``wake_up`` of the engine are called through
+    ``run_between_steps``, ``step`` by nobody else."""
+
+    def __init__(self, engine: Engine) -> None: ...
+    def add_request(
+        self,
+        prompt_token_ids: Sequence[int] | NDArray[np.integer[Any]],
+        params: SamplingParams,
+        outputs: OutputQueue,
+        cache_salt: str = "",
+        owned: set[int] | None = None,
+    ) -> int:
+        """As ``Engine.add_request``; the request's outputs go to ``outputs``, where some may be
+        before this returns."""
+
+    def abort(self, request_id: int) -> None: ...
+    def abort_sample(self, request_id: int, sample_index: int) -> None: ...
+    def run_between_steps(self, function: Callable[[], object]) -> None:
+        """Calls ``function`` on the thread between two steps; raises what it raises. Not from such
+        a function or a logits processor."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    @property
+    def paused(self) -> bool: ...
+    def num_unfinished(self) -> int: ...
+    def stats(self) -> dict[str, int]: ...
+    def close(self) -> None:
+        """Aborts what is in flight, waits for the step in progress and ends the thread. Further
+        calls raise OctavoError. The last output of each sample in flight has ``finish_reason``
+        "abort" and says why in ``error``. Not from a function between steps or a logits
+        processor."""
 
 def read_gguf_metadata(path: str) -> dict[str, bool | int | float | str | list[Any]]:
     """The metadata of a GGUF file, without its tensors. Raises ModelLoadError."""

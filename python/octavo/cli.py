@@ -175,24 +175,25 @@ def _answer(
 ) -> str:
     """Prints the model's next message as it comes; Ctrl-C stops it."""
     from octavo.chat import ChatOptions, render_chat
-    from octavo.inputs import parse_prompt
 
     options = ChatOptions(chat_template=llm.chat_template)
     (prompt,) = render_chat(history, llm.get_tokenizer(), options)
     start, num_tokens, first, text, error = time.monotonic(), 0, 0.0, "", None
-    deltas = llm._stream(parse_prompt(prompt), params)
+    outputs = llm.stream(prompt, params)
     try:
-        for delta in deltas:
+        for output in outputs:
+            delta = output.outputs[0]
             if num_tokens == 0:
                 first = time.monotonic() - start
-            num_tokens += delta.num_tokens
-            text += delta.text
-            error = delta.sample.error
-            print(delta.text, end="", flush=True)
+            num_tokens += len(delta.token_ids)
+            if delta.index == 0:  # of several samples, the first is shown and goes on
+                text += delta.text
+                error = delta.error
+                print(delta.text, end="", flush=True)
     except KeyboardInterrupt:
         pass
     finally:
-        deltas.close()
+        outputs.close()
     print(flush=True)
     if error is not None:
         raise OctavoError(error)

@@ -73,7 +73,7 @@ class ByteFallback:
     def feed(self, pieces: list[str]) -> list[str]:
         out: list[str] = []
         for piece in pieces:
-            byte = _byte_token(piece)
+            byte = fallback_byte(piece)
             if byte is not None:
                 self._run.append(byte)
                 continue
@@ -91,7 +91,8 @@ class ByteFallback:
             return ["\ufffd"] * len(run)
 
 
-def _byte_token(piece: str) -> int | None:
+def fallback_byte(piece: str) -> int | None:
+    """The byte of a token like <0xE2>, None for any other token."""
     if len(piece) != 6 or not piece.startswith("<0x") or not piece.endswith(">"):
         return None
     digits = piece[3:5]

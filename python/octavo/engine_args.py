@@ -1,14 +1,45 @@
-"""The keyword arguments of LLM: which go to the engine, and which of vLLM's mean nothing here."""
+"""EngineArgs: the arguments of LLM and AsyncLLM as a record; which of them go to the engine, and
+which of vLLM's mean nothing here."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo.errors import NotSupportedError, validation_error
 
 _ANY = object()  # every value is fine: there is nothing that it could change here
+
+# The arguments that mean something, with their defaults; LLM's constructor documents them.
+_DEFAULTS: dict[str, Any] = {
+    "tokenizer": None,
+    "skip_tokenizer_init": False,
+    "dtype": "auto",
+    "kv_cache_dtype": "auto",
+    "device": "auto",
+    "load_format": "auto",
+    "seed": 0,
+    "max_model_len": None,
+    "max_num_seqs": None,
+    "max_num_batched_tokens": None,
+    "kv_cache_memory_bytes": None,
+    "num_gpu_blocks_override": None,
+    "enable_prefix_caching": None,
+    "enable_chunked_prefill": None,
+    "max_logprobs": 20,
+    "logprobs_mode": "raw_logprobs",
+    "num_threads": None,
+    "stream_interval": 1,
+    "generation_config": "auto",
+    "override_generation_config": None,
+    "chat_template": None,
+    "revision": None,
+    "tokenizer_revision": None,
+    "hf_token": None,
+    "disable_log_stats": True,
+}
 
 _DTYPES = {"half": "float16", "float": "float32"}
 _LOGPROBS_MODES = ("raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits")
@@ -43,7 +74,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "mm_processor_kwargs": (None, {}),
     "limit_mm_per_prompt": (None, {}),
     "pooler_config": (None,),
-    "structured_outputs_config": (None,),
+    "structured_outputs_config": (None, {}, {"backend": "auto"}, {"backend": "xgrammar"}),
     "profiler_config": (None,),
     "attention_config": (None,),
     "compilation_config": (_ANY,),
@@ -57,9 +88,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "enable_return_routed_experts": (False,),
     "return_sampling_mask": (False,),
     "enable_lora": (False,),
+    "max_loras": (_ANY,),
+    "max_lora_rank": (_ANY,),
+    "max_cpu_loras": (_ANY,),
     "enable_prompt_embeds": (False,),
     "enable_mm_embeds": (False,),
-    "enable_sleep_mode": (False,),
+    "enable_sleep_mode": (_ANY,),  # sleeping needs no preparation
+    "enable_log_requests": (False,),
+    "disable_log_requests": (_ANY,),
     "max_num_scheduled_tokens": (None,),
     "max_num_active_seqs": (None,),
     "max_num_queued_reqs": (None,),
@@ -72,13 +108,71 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermark": (0, 0.0),
     "prefill_schedule_interval": (1,),
     "async_scheduling": (_ANY,),
-    "stream_interval": (1,),
     "model_impl": ("auto", "vllm"),
     "kv_transfer_config": (None,),
     "served_model_name": (_ANY,),
     "shutdown_timeout": (_ANY,),
     "download_dir": (None,),
 }
+
+
+# Arguments of older versions of vLLM that old programs still pass.
+_REMOVED = (
+    "swap_space",
+    "max_seq_len_to_capture",
+    "use_v2_block_manager",
+    "num_scheduler_steps",
+    "guided_decoding_backend",
+    "max_context_len_to_capture",
+)
+
+
+class EngineArgs:
+    """The arguments of an ``LLM`` or ``AsyncLLM`` as attributes: ``vars(args)`` are its keywords.
+
+    Raises:
+        TypeError: a name is neither Octavo's nor vLLM's.
+        NotSupportedError: a value asks for something that Octavo does not do.
+    """
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        others = {name: value for name, value in options.items() if name not in _DEFAULTS}
+        for name in _REMOVED:
+            if name in others:
+                warnings.warn(
+                    f"{name} has no effect any more; leave it out", DeprecationWarning, stacklevel=3
+                )
+                del others[name]
+        if "task" in others:
+            _check_task(others.pop("task"))
+        check_neutral(others)
+        self.model = model
+        self.__dict__.update({**_DEFAULTS, **{k: options[k] for k in _DEFAULTS if k in options}})
+        self.__dict__.update(others)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EngineArgs) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # its attributes may change
+
+    def __repr__(self) -> str:
+        given = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in _DEFAULTS or value != _DEFAULTS[name]
+        }
+        if given.get("hf_token"):
+            given["hf_token"] = "..."
+        shown = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"{type(self).__name__}({shown})"
+
+
+class AsyncEngineArgs(EngineArgs):
+    """The arguments of an ``AsyncLLM``: the same."""
 
 
 def check_neutral(kwargs: Mapping[str, Any]) -> None:
@@ -95,6 +189,23 @@ def check_neutral(kwargs: Mapping[str, Any]) -> None:
             raise NotSupportedError(
                 f"{name}={value!r} is not supported by this version of Octavo; expected {expected}"
             )
+
+
+def check_stream_interval(value: Any) -> int:
+    """The number of tokens that a streamed output has at the least. Raises ValidationError."""
+    return _count("stream_interval", {"stream_interval": 1 if value is None else value}, least=1)
+
+
+def _check_task(task: Any) -> None:
+    if task not in (None, "auto", "generate"):
+        raise NotSupportedError(
+            f"task={task!r} is not supported by this version of Octavo; expected 'generate'"
+        )
+    warnings.warn(
+        "task has no effect any more; leave it out, or use runner='generate'",
+        DeprecationWarning,
+        stacklevel=4,
+    )
 
 
 def engine_kwargs(options: Mapping[str, Any]) -> dict[str, Any]:

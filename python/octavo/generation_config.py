@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from octavo.errors import ModelLoadError
+from octavo.errors import ModelLoadError, ValidationError
 from octavo.sampling_params import SamplingParams
 from octavo.tokenizer_files import read_json
 
@@ -55,12 +55,23 @@ class GenerationConfig:
         }
         ends = content if content is not None and "eos_token_id" in content else model_config
         self.eos_token_ids = _id_list((ends or {}).get("eos_token_id"))
+        self._told = False
 
     def default_sampling_params(self) -> SamplingParams:
-        """SamplingParams with the model's defaults."""
-        if self.defaults:
+        """SamplingParams with the model's defaults, which are logged the first time.
+
+        Raises ValidationError when one of them is out of range.
+        """
+        if self.defaults and not self._told:
+            self._told = True
             _logger.info("sampling defaults from generation_config.json: %s", self.defaults)
-        return SamplingParams(**self.defaults)
+        try:
+            return SamplingParams(**self.defaults)
+        except ValidationError as error:
+            raise ValidationError(
+                f"generation_config.json: {error}; expected another value, by "
+                "override_generation_config, or generation_config='vllm', which ignores the file"
+            ) from error
 
 
 def _read(model_path: str, source: str) -> dict[str, Any] | None:

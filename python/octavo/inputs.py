@@ -31,7 +31,8 @@ class TokensPrompt(_TokensPromptOptions):
     prompt_token_ids: Sequence[int]
 
 
-PromptType: TypeAlias = str | list[int] | TextPrompt | TokensPrompt
+SingletonPrompt: TypeAlias = str | list[int] | TextPrompt | TokensPrompt
+PromptType: TypeAlias = SingletonPrompt
 
 
 @dataclass(frozen=True)

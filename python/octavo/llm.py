@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import os
-import threading
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from octavo import _core
-from octavo.batch import Batch, Delta, EndTokens
-from octavo.engine_args import check_neutral, engine_kwargs
-from octavo.errors import NotSupportedError, OctavoError, ValidationError
-from octavo.generation_config import GenerationConfig, parse_model_config
-from octavo.hub import resolve_model
-from octavo.inputs import ParsedPrompt, PromptType, parse_prompts
-from octavo.logprobs import TokenTexts
-from octavo.model_info import ModelInfo
-from octavo.outputs import RequestOutput, failed_outputs
-from octavo.progress import ProgressBar, with_progress
-from octavo.prompts import PromptLimits, render_prompt
+from octavo.engine_args import EngineArgs
+from octavo.engine_view import EngineView, ModelConfig
+from octavo.enqueue import EnqueuedWork
+from octavo.errors import NotSupportedError
+from octavo.generate_iter import generate_iter, stream
+from octavo.inference_core import InferenceCore
+from octavo.inputs import PromptType
+from octavo.metrics import Metric
+from octavo.outputs import RequestOutput
+from octavo.progress import ProgressBar, UseTqdm, with_progress
+from octavo.request import RefusedPrompt
 from octavo.sampling_params import SamplingParams
-from octavo.token_rules import tokenize_bad_words
-from octavo.tokenizer import Tokenizer, load_tokenizer
+from octavo.sleep import SleepControl
+from octavo.submission import (
+    PromptAndParams,
+    RequestCounter,
+    Submission,
+    check_length,
+    check_on_error,
+    list_prompts,
+    old_prompts,
+    params_of_each,
+    parse_all,
+    refuse,
+    warn_of_errors,
+)
+from octavo.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True)
-class _Job:
-    """One prompt that is ready to be added."""
-
-    text: str | None
-    token_ids: list[int]
-    cache_salt: str
-    params: SamplingParams
-    core_params: _core.SamplingParams
+Params = SamplingParams | Sequence[SamplingParams] | None
 
 
 class LLM:
     """Loads a model and generates with it, in this process and its threads.
+
+    Several threads may call one LLM at once: their requests share its batch.
 
     Args:
         model: a directory with config.json and safetensors, a .gguf file, or a name on the Hugging
@@ -62,14 +64,16 @@ class LLM:
         logprobs_mode: "raw_logprobs" are the model's own, "processed_logprobs" those after
             penalties, biases, bans and temperature; "raw_logits" and "processed_logits" likewise.
         num_threads: by default the least of cgroup quota, affinity and physical cores.
+        stream_interval: tokens of one streamed output, at the least; a request may ask for more.
         generation_config: "auto" takes sampling defaults from the model's generation_config.json,
             "vllm" or "none" does not, anything else is a directory that holds one.
         override_generation_config: values put over that file's.
         chat_template: a Jinja template, or the path of one, for ``chat``.
         revision, tokenizer_revision: branch, tag or commit on the hub.
         hf_token: an access token for the hub.
-        disable_log_stats: False fills in ``RequestOutput.metrics``.
-        **kwargs: other arguments of vLLM, at values that ask for nothing that Octavo lacks.
+        disable_log_stats: accepted for compatibility; ``RequestOutput.metrics`` is always there.
+        **kwargs: other arguments of vLLM, at values that ask for nothing that Octavo lacks; those
+            that vLLM has removed, with a DeprecationWarning.
 
     Raises:
         ModelLoadError: the model's files are missing, malformed or of an unknown form.
@@ -100,6 +104,7 @@ class LLM:
         max_logprobs: int = 20,
         logprobs_mode: str = "raw_logprobs",
         num_threads: int | None = None,
+        stream_interval: int = 1,
         generation_config: str = "auto",
         override_generation_config: Mapping[str, Any] | None = None,
         chat_template: Path | str | None = None,
@@ -109,58 +114,46 @@ class LLM:
         disable_log_stats: bool = True,
         **kwargs: Any,
     ) -> None:
-        self._engine: _core.Engine | None = None
-        self._lock = threading.RLock()
-        self._closing = False
-        self._pid = os.getpid()
-        check_neutral(kwargs)
-        options = engine_kwargs(locals())
-        self.model = resolve_model(
-            model, revision=revision, token=hf_token, weights=load_format != "dummy"
-        )
-        where = None if skip_tokenizer_init else self.model
-        if tokenizer is not None and not skip_tokenizer_init:
-            where = resolve_model(
-                tokenizer, revision=tokenizer_revision, token=hf_token, weights=False
-            )
-        self._tokenizer = None if where is None else load_tokenizer(where)
-        self._token_texts = None if self._tokenizer is None else TokenTexts(self._tokenizer)
-        self.chat_template = _load_template(chat_template)
-        self.request_counter = 0
-        self._with_metrics = not disable_log_stats
-        self._start(options, generation_config, override_generation_config)
+        named = {k: v for k, v in locals().items() if k not in ("self", "model", "kwargs")}
+        core = self._core = InferenceCore(EngineArgs(model, **named, **kwargs), "LLM")
+        self.model = core.model
+        self.model_info = core.model_info
+        self.max_model_len = core.max_model_len
+        self.chat_template = core.chat_template
+        self.llm_engine = EngineView(core)
+        self.request_counter = RequestCounter()
+        self._sleep = SleepControl(core)
+        self._enqueued = EnqueuedWork(core)
 
-    def _start(
-        self,
-        options: dict[str, Any],
-        generation_config: str,
-        override_generation_config: Mapping[str, Any] | None,
-    ) -> None:
-        """Makes the engine, and reads what depends on its model."""
-        self._max_logprobs: int = options["max_logprobs"]
-        self._engine = _core.Engine(model=self.model, **options)
-        self.model_info = ModelInfo.of(self._engine.model_info)
-        self.max_model_len = self.model_info.max_model_len
-        self._generation_config = GenerationConfig(
-            self.model,
-            generation_config,
-            override_generation_config,
-            parse_model_config(self.model_info.config_json),
-        )
-        self._ends = self._end_tokens()
+    @classmethod
+    def from_engine_args(cls, engine_args: EngineArgs) -> LLM:
+        """An LLM with these arguments."""
+        return cls(**vars(engine_args))
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """What the model is, under vLLM's names."""
+        return self.llm_engine.model_config
+
+    # Generating.
 
     def generate(
         self,
-        prompts: PromptType | Sequence[PromptType],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: PromptType | Sequence[PromptType] | None = None,
+        sampling_params: Params = None,
         *,
-        use_tqdm: bool | Callable[..., Any] = True,
+        use_tqdm: UseTqdm = True,
         lora_request: Any = None,
         priority: int | Sequence[int] | None = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
         mm_processor_kwargs: Any = None,
+        prompt_token_ids: Any = None,
+        on_error: str = "raise",
     ) -> list[RequestOutput]:
         """Generates for each prompt; the results are in the order of the prompts.
+
+        A request that ends by an error while it runs (a NaN in the logits, say) is a result with
+        ``finish_reason="error"`` and a warning, whatever ``on_error`` is.
 
         Args:
             prompts: one prompt or a sequence: text, a list of token ids, TextPrompt, TokensPrompt.
@@ -170,33 +163,144 @@ class LLM:
             priority: accepted for compatibility; requests are served in their order.
             tokenization_kwargs: ``add_special_tokens``, ``truncate_prompt_tokens`` (-1: as many as
                 the model takes) and ``truncation_side`` for prompts of text.
+            prompt_token_ids: an older spelling of ``prompts``, one or a list.
+            on_error: "raise", or "return" to get a prompt that is refused as a result with
+                ``finish_reason="error"``.
 
         Raises:
-            ValidationError: a prompt or a parameter is out of range. Then no prompt of the call
-                is generated for, and the engine stays usable.
+            ValidationError: a prompt or a parameter is out of range. Then all prompts of the call
+                are aborted, and the LLM stays usable.
             TypeError: something is not a prompt, or not a SamplingParams.
         """
-        _refuse("lora_request", lora_request)
-        _refuse("mm_processor_kwargs", mm_processor_kwargs)
-        self._alive()
-        parsed = parse_prompts(prompts)
-        _check_length(parsed, priority, "priority")
-        params = self._broadcast(parsed, sampling_params)
-        distinct = {id(param): param for param in params}
-        core_params = {key: self._core_params(param) for key, param in distinct.items()}
-        jobs = []
+        refuse("lora_request", lora_request)
+        refuse("mm_processor_kwargs", mm_processor_kwargs)
+        self._check_ready()
+        check_on_error(on_error)
+        given = list_prompts(old_prompts(prompts, prompt_token_ids))
+        parsed = parse_all(given, on_error)
+        check_length(len(parsed), priority, "priority")
+        params = params_of_each(self._core, len(parsed), sampling_params)
         pairs = list(zip(parsed, params, strict=True))
-        for prompt, param in with_progress(pairs, use_tqdm, "Rendering prompts"):
-            limits = self._limits(param)
-            text, ids = render_prompt(prompt, self._tokenizer, limits, tokenization_kwargs or {})
-            jobs.append(_Job(text, ids, prompt.cache_salt, param, core_params[id(param)]))
-        return self._run(jobs, use_tqdm)
+        return self._generate(pairs, use_tqdm, on_error, tokenization_kwargs)
+
+    def _generate(
+        self,
+        pairs: list[PromptAndParams],
+        use_tqdm: UseTqdm,
+        on_error: str,
+        tokenization_kwargs: Mapping[str, Any] | None,
+    ) -> list[RequestOutput]:
+        if not pairs:
+            return []
+        results: list[Any] = [None] * len(pairs)
+        served = []
+        total = sum(params.n for _, params in pairs)
+        bar = ProgressBar(use_tqdm, total, opened=False)
+        with self._core.batch() as batch, bar:
+
+            def rendering() -> Iterator[PromptAndParams]:
+                yield from with_progress(pairs, use_tqdm, "Rendering prompts")
+                bar.open()
+
+            submission = Submission(
+                self._core,
+                batch,
+                iter(self.request_counter.take(len(pairs))),
+                on_error=on_error,
+                tokenization_kwargs=tokenization_kwargs,
+            )
+            submission.check(pairs)
+            for request in submission.run(rendering()):
+                if request.finished:
+                    output = results[request.prompt_index] = request.output()
+                    bar.update(output)
+                    if not isinstance(request, RefusedPrompt):
+                        served.append(output)
+        warn_of_errors(served, stacklevel=4)
+        return results
+
+    def stream(
+        self,
+        prompts: PromptType | Sequence[PromptType],
+        sampling_params: Params = None,
+        *,
+        on_error: str = "raise",
+        lora_request: Any = None,
+        priority: int | Sequence[int] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Any = None,
+    ) -> Generator[RequestOutput, None, None]:
+        """Generates for each prompt, giving what is new as it comes.
+
+        Each output is of one sample: ``outputs[0]`` has its ``index`` and its new ``text``,
+        ``token_ids`` and ``logprobs``; ``prompt_index`` is the prompt's place in ``prompts``, and
+        ``finished`` says that it is the prompt's last. The texts of a sample add up to the text
+        that ``generate`` gives. ``SamplingParams.stream_interval`` makes outputs fewer. Work begins
+        with the first ``next``; closing the iterator aborts it.
+
+        The arguments and errors are those of ``generate``.
+        """
+        refuse("lora_request", lora_request)
+        refuse("mm_processor_kwargs", mm_processor_kwargs)
+        self._check_ready()
+        check_on_error(on_error)
+        parsed = parse_all(list_prompts(prompts), on_error)
+        check_length(len(parsed), priority, "priority")
+        params = params_of_each(self._core, len(parsed), sampling_params)
+        pairs = list(zip(parsed, params, strict=True))
+        return stream(self._core, pairs, self.request_counter, on_error, tokenization_kwargs)
+
+    def generate_iter(
+        self,
+        prompts: Iterable[PromptType],
+        sampling_params: SamplingParams | Iterable[SamplingParams] | None = None,
+        *,
+        in_order: bool = False,
+        max_in_flight: int | None = None,
+        on_error: str = "raise",
+        use_tqdm: UseTqdm = False,
+        lora_request: Any = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Any = None,
+    ) -> Generator[RequestOutput, None, None]:
+        """Generates for the prompts of any iterable, endless ones too, in bounded memory.
+
+        Prompts are pulled as there is room for them; each result comes when it is finished, its
+        ``prompt_index`` being the prompt's place in the iterable. Closing the iterator aborts what
+        is in flight, and so does an exception of the iterable, which is passed on.
+
+        Args:
+            prompts: any iterable of prompts, pulled by the caller's thread between results.
+            sampling_params: one for all, or an iterable with one for each; None takes the model's
+                defaults.
+            in_order: give the results in the order of the prompts. Those that are finished early
+                wait for their turn, and count as in flight.
+            max_in_flight: prompts at work at once, by default twice ``max_num_seqs``, at least 64.
+            use_tqdm: show a progress bar.
+
+        The other arguments and errors are those of ``generate``. Raises also ValidationError when
+        there are fewer parameters than prompts.
+        """
+        refuse("lora_request", lora_request)
+        refuse("mm_processor_kwargs", mm_processor_kwargs)
+        self._check_ready()
+        return generate_iter(
+            self._core,
+            self.request_counter,
+            prompts,
+            sampling_params,
+            in_order=in_order,
+            max_in_flight=max_in_flight,
+            on_error=on_error,
+            use_tqdm=use_tqdm,
+            tokenization_kwargs=tokenization_kwargs,
+        )
 
     def chat(
         self,
         messages: Sequence[Any],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        use_tqdm: bool | Callable[..., Any] = True,
+        sampling_params: Params = None,
+        use_tqdm: UseTqdm = True,
         lora_request: Any = None,
         priority: int | Sequence[int] | None = None,
         chat_template: str | None = None,
@@ -223,20 +327,15 @@ class LLM:
         The others are those of ``generate``. Raises also ChatTemplateResolutionError when neither
         the model nor the call has a template.
         """
-        from octavo.chat import ChatOptions, render_chat
-
-        self._alive()
-        if self._tokenizer is None:
-            raise ValidationError("chat needs a tokenizer; expected skip_tokenizer_init=False")
-        options = ChatOptions(
-            chat_template=chat_template if chat_template is not None else self.chat_template,
+        prompts = self._render_chat(
+            messages,
+            chat_template=chat_template,
             content_format=chat_template_content_format,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             tools=tools,
             template_kwargs=dict(chat_template_kwargs or {}),
         )
-        prompts = render_chat(messages, self._tokenizer, options)
         return self.generate(
             prompts,
             sampling_params,
@@ -247,35 +346,173 @@ class LLM:
             mm_processor_kwargs=mm_processor_kwargs,
         )
 
+    # Work that goes on while its caller does other things.
+
+    def enqueue(
+        self,
+        prompts: PromptType | Sequence[PromptType],
+        sampling_params: Params = None,
+        lora_request: Any = None,
+        priority: int | Sequence[int] | None = None,
+        use_tqdm: UseTqdm = True,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Any = None,
+    ) -> list[str]:
+        """Starts to generate for each prompt, and returns the requests' ids at once.
+
+        ``wait_for_completion`` gives the results. Stop strings are looked for there: until then a
+        request goes on as if it had none. The arguments and errors are those of ``generate``.
+        """
+        refuse("lora_request", lora_request)
+        refuse("mm_processor_kwargs", mm_processor_kwargs)
+        self._check_ready()
+        parsed = parse_all(list_prompts(prompts), "raise")
+        check_length(len(parsed), priority, "priority")
+        params = params_of_each(self._core, len(parsed), sampling_params)
+        pairs = list(zip(parsed, params, strict=True))
+        rendering = with_progress(pairs, use_tqdm, "Rendering prompts")
+        request_ids = iter(self.request_counter.take(len(pairs)))
+        return self._enqueued.add(rendering, request_ids, tokenization_kwargs)
+
+    def enqueue_chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: Params = None,
+        use_tqdm: UseTqdm = True,
+        lora_request: Any = None,
+        priority: int | Sequence[int] | None = None,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Any = None,
+    ) -> list[str]:
+        """``enqueue`` for conversations; the arguments are those of ``chat``."""
+        prompts = self._render_chat(
+            messages,
+            chat_template=chat_template,
+            content_format=chat_template_content_format,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            template_kwargs=dict(chat_template_kwargs or {}),
+        )
+        return self.enqueue(
+            prompts,
+            sampling_params,
+            lora_request=lora_request,
+            priority=priority,
+            use_tqdm=use_tqdm,
+            tokenization_kwargs=tokenization_kwargs,
+            mm_processor_kwargs=mm_processor_kwargs,
+        )
+
+    def wait_for_completion(
+        self, output_type: Any = None, *, use_tqdm: UseTqdm = True
+    ) -> list[RequestOutput]:
+        """The results of all that was enqueued since the last call, in the order of its ids.
+
+        An interrupt aborts what is in flight. ``output_type`` is None or RequestOutput.
+        """
+        if output_type not in (None, RequestOutput):
+            raise TypeError(f"output_type must be None or RequestOutput, got {output_type!r}")
+        self._check_ready()
+        outputs = self._enqueued.wait(use_tqdm)
+        warn_of_errors(outputs, stacklevel=3)
+        return outputs
+
+    def abort(self, request_id: str | Iterable[str]) -> None:
+        """Ends requests of calls in other threads or of ``enqueue``.
+
+        Their callers get what there is, with ``finish_reason="abort"``; unknown ids are ignored.
+        """
+        self._core.thread()
+        self._core.abort([request_id] if isinstance(request_id, str) else request_id)
+
+    # What there is to know.
+
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises ValidationError with ``skip_tokenizer_init``."""
-        if self._tokenizer is None:
-            raise ValidationError("get_tokenizer: expected an LLM with skip_tokenizer_init=False")
-        return self._tokenizer
+        return self._core.need_tokenizer("get_tokenizer")
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What ``generate`` takes when no SamplingParams are given."""
-        return self._generation_config.default_sampling_params()
+        return self._core.default_sampling_params()
+
+    def get_world_size(self, include_dp: bool = True) -> int:
+        """The number of devices: 1."""
+        return 1
+
+    def get_metrics(self, prefix: str = "vllm") -> list[Metric]:
+        """The engine's figures: Counter, Gauge and Histogram of ``octavo.metrics``.
+
+        Their names are vLLM's, such as "vllm:generation_tokens".
+        """
+        return self._core.metrics(prefix)
+
+    def stats(self) -> dict[str, int]:
+        """The engine's counters and gauges by name, as of the end of its last step."""
+        return self._core.stats()
+
+    # Memory.
 
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
         """Forgets the cached prefixes of finished requests."""
-        self._alive().reset_prefix_cache()
+        self._core.between_steps(lambda engine: engine.reset_prefix_cache())
         return True
 
-    def stats(self) -> dict[str, int]:
-        """The engine's counters and gauges by name."""
-        return dict(self._alive().stats())
+    def reset_mm_cache(self) -> None:
+        """Does nothing: there is no cache of images."""
+        self._core.thread()
+
+    def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        """Pauses the engine and gives memory back, until ``wake_up``.
+
+        Args:
+            level: 0 only pauses: what is submitted waits. 1 gives the KV cache back, 2 the weights
+                too, which are then read again from the model's files; calls are refused meanwhile.
+            mode: what becomes of requests in flight. "abort" ends them with
+                ``finish_reason="abort"``, "wait" waits until none is left, those that come
+                meanwhile too, "keep" lets them go on afterwards.
+        """
+        self._sleep.sleep(level, mode)
+
+    def wake_up(self, tags: Iterable[str] | None = None) -> bool:
+        """Takes memory again and goes on; returns whether all is awake.
+
+        Args:
+            tags: of "weights", "kv_cache" and "scheduling"; None is all. Scheduling goes on when
+                the memory is back.
+
+        Raises OutOfMemoryError when there is no memory; then it still sleeps.
+        """
+        return self._sleep.wake_up(tags)
+
+    def is_sleeping(self) -> bool:
+        """Whether ``sleep`` was called, and not all is awake again."""
+        return self._sleep.sleeping
+
+    def start_profile(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises NotSupportedError."""
+        raise NotSupportedError("start_profile is not supported by this version of Octavo")
+
+    def stop_profile(self) -> NoReturn:
+        """Raises NotSupportedError."""
+        raise NotSupportedError("stop_profile is not supported by this version of Octavo")
+
+    # Its end.
 
     def close(self) -> None:
         """Gives the model's memory and threads back. A call in another thread ends with an error.
 
         May be called more than once; every other method raises OctavoError afterwards.
         """
-        self._closing = True
-        with self._lock:
-            self._engine = None
+        self._core.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -284,124 +521,24 @@ class LLM:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_engine", None) is not None:
-            self._engine = None
+        enqueued = getattr(self, "_enqueued", None)  # none when the constructor has raised
+        if enqueued is not None:
+            enqueued.abort()  # what nobody can wait for any more
 
     def __repr__(self) -> str:
-        state = "closed" if self._engine is None else self.model_info.architecture
+        state = "closed" if self._core.closed else self.model_info.architecture
         return f"LLM(model={self.model!r}, {state})"
 
-    def _stream(self, prompt: ParsedPrompt, params: SamplingParams) -> Generator[Delta, None, None]:
-        """The deltas of one prompt, as they come; closing the iterator aborts it."""
-        text, ids = render_prompt(prompt, self._tokenizer, self._limits(params), {})
-        job = _Job(text, ids, prompt.cache_salt, params, self._core_params(params))
-        with self._lock, self._batch() as batch:
-            self._add(batch, job)
-            yield from batch.stream(self._check)
+    def _check_ready(self) -> None:
+        self._core.thread()
+        self._sleep.check_memory()
 
-    def _run(self, jobs: list[_Job], use_tqdm: bool | Callable[..., Any]) -> list[RequestOutput]:
-        if not jobs:
-            return []
-        with self._lock, self._batch() as batch:
-            for job in jobs:
-                self._add(batch, job)
-            with ProgressBar(use_tqdm, sum(job.params.n for job in jobs)) as bar:
-                batch.run(bar.update, self._check)
-        outputs = [request.output(with_metrics=self._with_metrics) for request in batch.requests]
-        for output, error in failed_outputs(outputs):
-            warnings.warn(f"request {output.request_id} failed: {error}", stacklevel=3)
-        return outputs
+    def _render_chat(self, messages: Sequence[Any], **options: Any) -> list[Any]:
+        """The prompts of conversations; ``options`` are those of ChatOptions."""
+        from octavo.chat import ChatOptions, render_chat
 
-    def _add(self, batch: Batch, job: _Job) -> None:
-        request_id = str(self.request_counter)
-        self.request_counter += 1
-        batch.add(request_id, job.text, job.token_ids, job.params, job.core_params, job.cache_salt)
-
-    def _batch(self) -> Batch:
-        return Batch(self._alive(), self._tokenizer, self._ends, self._token_texts)
-
-    def _core_params(self, params: SamplingParams) -> _core.SamplingParams:
-        """The engine's form of the parameters. Raises ValidationError unless they fit the model."""
-        vocab_size = self.model_info.vocab_size
-        params.check_vocabulary(vocab_size)
-        params.check_max_logprobs(self._max_logprobs, vocab_size)
-        bad_words = tokenize_bad_words(params.bad_words or (), self._tokenizer, vocab_size)
-        return params.to_core(self._ends.others, bad_words)
-
-    def _broadcast(
-        self,
-        prompts: Sequence[ParsedPrompt],
-        params: SamplingParams | Sequence[SamplingParams] | None,
-    ) -> list[SamplingParams]:
-        if params is None:
-            params = self.get_default_sampling_params()
-        if isinstance(params, (list, tuple)):
-            _check_length(prompts, params, "params")
-            each = list(params)
-        else:
-            each = [params] * len(prompts)
-            _check_params(params)
-        for one in each:
-            _check_params(one)
-        return each
-
-    def _limits(self, params: SamplingParams) -> PromptLimits:
-        min_output = 0 if params.max_tokens == 0 else 1
-        return PromptLimits(self.max_model_len, self.model_info.vocab_size, min_output)
-
-    def _alive(self) -> _core.Engine:
-        if os.getpid() != self._pid:
-            raise OctavoError(
-                f"LLM: created in process {self._pid} and used in its fork {os.getpid()}, where "
-                "its threads do not exist; expected an LLM that this process created (or "
-                "multiprocessing's 'spawn' start method)"
-            )
-        engine = self._engine
-        if engine is None or self._closing:
-            raise OctavoError("LLM: it is closed; expected an open one")
-        return engine
-
-    def _check(self) -> None:
-        if self._closing:
-            raise OctavoError("LLM: it was closed while it was generating")
-
-    def _end_tokens(self) -> EndTokens:
-        model_eos = self.model_info.eos_token_id
-        ids = list(self._generation_config.eos_token_ids)
-        primary = model_eos
-        if self._tokenizer is not None:
-            if self._tokenizer.eos_token_id is not None:
-                primary = self._tokenizer.eos_token_id
-            ids += self._tokenizer.extra_eos_token_ids
-        everything = dict.fromkeys(ids if primary is None else [primary, *ids])
-        vocabulary = range(self.model_info.vocab_size)
-        others = tuple(i for i in everything if i != model_eos and i in vocabulary)
-        return EndTokens(primary, others)
-
-
-def _load_template(chat_template: Path | str | None) -> str | None:
-    if chat_template is None:
-        return None
-    from octavo.chat_template import load_chat_template
-
-    return load_chat_template(chat_template)
-
-
-def _check_params(params: Any) -> None:
-    if not isinstance(params, SamplingParams):
-        raise TypeError(
-            "params must be either SamplingParams or PoolingParams, "
-            f"but got {type(params).__name__}"
-        )
-
-
-def _check_length(prompts: Sequence[Any], values: Any, name: str) -> None:
-    if isinstance(values, (list, tuple)) and len(values) != len(prompts):
-        raise ValidationError(
-            f"The lengths of prompts ({len(prompts)}) and {name} ({len(values)}) must be the same."
-        )
-
-
-def _refuse(name: str, value: Any) -> None:
-    if value is not None and value not in ([], {}):
-        raise NotSupportedError(f"{name} is not supported by this version of Octavo; expected None")
+        self._check_ready()
+        tokenizer = self._core.need_tokenizer("chat")
+        if options["chat_template"] is None:
+            options["chat_template"] = self.chat_template
+        return list(render_chat(messages, tokenizer, ChatOptions(**options)))

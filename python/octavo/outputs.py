@@ -10,20 +10,64 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from octavo.logprobs import SampleLogprobs
+from octavo.logprobs import Logprob, PromptLogprobs, SampleLogprobs
+
+__all__ = [
+    "CompletionOutput",
+    "Logprob",
+    "PromptLogprobs",
+    "RequestOutput",
+    "RequestStateStats",
+    "SampleLogprobs",
+    "failed_outputs",
+]
 
 
 @dataclass
 class RequestStateStats:
-    """Times of one request: ``arrival_time`` is wall-clock, the others come from a monotonic clock,
-    in seconds. ``first_token_latency`` is the time to the first token."""
+    """When a request passed which point. ``arrival_time`` is wall-clock; the ``_ts`` are seconds of
+    ``time.monotonic``, 0 for a point that was not reached. ``scheduled_ts`` is the first time that
+    it was scheduled; after a preemption it is scheduled again."""
 
     num_generation_tokens: int = 0
     arrival_time: float = 0.0
     queued_ts: float = 0.0
+    scheduled_ts: float = 0.0
     first_token_ts: float = 0.0
     last_token_ts: float = 0.0
-    first_token_latency: float = 0.0
+    first_token_latency: float = 0.0  # from arrival to the first token
+    num_preemptions: int = 0
+    is_corrupted: bool = False
+
+    @property
+    def queue_time(self) -> float:
+        """Seconds that the request waited for its first step."""
+        return _between(self.queued_ts, self.scheduled_ts)
+
+    @property
+    def prefill_time(self) -> float:
+        """Seconds from its first step to its first token."""
+        return _between(self.scheduled_ts, self.first_token_ts)
+
+    @property
+    def decode_time(self) -> float:
+        """Seconds from its first token to its last."""
+        return _between(self.first_token_ts, self.last_token_ts)
+
+    @property
+    def inference_time(self) -> float:
+        """Seconds from its first step to its last token."""
+        return _between(self.scheduled_ts, self.last_token_ts)
+
+    @property
+    def e2e(self) -> float:
+        """Seconds from its submission to its last token."""
+        return _between(self.queued_ts, self.last_token_ts)
+
+
+def _between(start: float, end: float) -> float:
+    """Seconds, 0 where one of the points was not reached."""
+    return max(end - start, 0.0) if start > 0 and end > 0 else 0.0
 
 
 @dataclass
@@ -31,11 +75,12 @@ class CompletionOutput:
     """One sample of a prompt.
 
     ``token_ids`` holds the end token too, ``text`` does not. ``finish_reason`` is "stop", "length",
-    "abort", "error", or None while the sample runs. ``stop_reason`` is the stop string or the stop
-    token's id, None for the end-of-sequence token. ``error`` says what went wrong with
-    ``finish_reason="error"``. ``logprobs`` has an entry for each token, a ``dict[int, Logprob]`` by
-    token id with the sampled one first, and ``cumulative_logprob`` is the sum over the sampled
-    tokens; both are None unless they were asked for.
+    "abort", "error", "repetition", or None while the sample runs. ``stop_reason`` is the stop
+    string or the stop token's id, None for the end-of-sequence token, and "repetition_detected" for
+    a repetition. ``error`` says what went wrong with ``finish_reason="error"``. ``logprobs`` has an
+    entry for each token, a ``dict[int, Logprob]`` by token id with the sampled one first, and
+    ``cumulative_logprob`` is the sum over the sampled tokens; both are None unless they were asked
+    for.
     """
 
     index: int
@@ -71,7 +116,9 @@ class RequestOutput:
 
     ``request_id`` is a string that counts over the calls of an ``LLM``; ``prompt`` is the text (for
     ``chat``, the rendered template), None when only token ids were given. ``num_cached_tokens`` is
-    the number of prompt tokens that the prefix cache supplied.
+    the number of prompt tokens that the prefix cache supplied. ``prompt_logprobs`` has an entry for
+    each prompt token, None for the first. ``prompt_index`` is the prompt's place among those of its
+    call, where results may come in another order.
     """
 
     def __init__(
@@ -92,6 +139,7 @@ class RequestOutput:
         prompt_token_id_logprobs: Any = None,
         kv_transfer_params: Any = None,
         ec_transfer_params: Any = None,
+        prompt_index: int | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs:
@@ -111,6 +159,7 @@ class RequestOutput:
         self.prompt_token_id_logprobs = prompt_token_id_logprobs
         self.kv_transfer_params = kv_transfer_params
         self.ec_transfer_params = ec_transfer_params
+        self.prompt_index = prompt_index
 
     def add(self, next_output: RequestOutput, aggregate: bool) -> None:
         """Merges a later output of the same request into this one.

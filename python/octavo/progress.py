@@ -7,32 +7,54 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from octavo.batch import Request
+from octavo.outputs import RequestOutput
+
+UseTqdm = bool | Callable[..., Any]
 
 
 class ProgressBar:
-    """The bar "Processed prompts", with the speed so far behind it."""
+    """The bar "Processed prompts", with the speed so far behind it.
 
-    def __init__(self, use_tqdm: bool | Callable[..., Any], total: int) -> None:
+    Args:
+        use_tqdm: whether to show it; a callable is used in the place of ``tqdm``.
+        total: samples that are expected, None where nobody knows.
+        opened: show it now; else ``open`` does.
+    """
+
+    def __init__(self, use_tqdm: UseTqdm, total: int | None, *, opened: bool = True) -> None:
+        self._use_tqdm, self._total = use_tqdm, total
         self._bar: Any = None
         self._start = time.monotonic()
-        self._input = self._output = 0
-        if use_tqdm:
-            make = use_tqdm if callable(use_tqdm) else _tqdm()
-            self._bar = make(
-                total=total,
-                desc="Processed prompts",
-                dynamic_ncols=True,
-                postfix=self._postfix(),
-            )
+        self._input = self._output = self._count = 0
+        if opened:
+            self.open()
 
-    def update(self, request: Request) -> None:
-        """Counts a request that has ended."""
-        if self._bar is None:
+    def open(self) -> None:
+        """Shows the bar, with what was counted before."""
+        if not self._use_tqdm or self._bar is not None:
             return
-        num_samples = len(request.samples)
-        self._input += len(request.prompt_token_ids) * num_samples
-        self._output += sum(len(sample.token_ids) for sample in request.samples)
+        make = self._use_tqdm if callable(self._use_tqdm) else _tqdm()
+        self._bar = make(
+            total=self._total,
+            desc="Processed prompts",
+            dynamic_ncols=True,
+            postfix=self._postfix(),
+        )
+        if self._count:
+            self._show(self._count)
+
+    def update(self, output: RequestOutput) -> None:
+        """Counts a request that has ended."""
+        if not self._use_tqdm:
+            return
+        num_samples = len(output.outputs)
+        self._count += num_samples
+        self._input += len(output.prompt_token_ids or ()) * num_samples
+        self._output += sum(len(sample.token_ids) for sample in output.outputs)
+        if self._bar is not None:
+            self._show(num_samples)
+
+    def _show(self, num_samples: int) -> None:
         self._bar.postfix = self._postfix()
         self._bar.update(num_samples)
 
@@ -51,9 +73,7 @@ class ProgressBar:
             self._bar.close()
 
 
-def with_progress(
-    items: list[Any], use_tqdm: bool | Callable[..., Any], what: str
-) -> Iterable[Any]:
+def with_progress(items: list[Any], use_tqdm: UseTqdm, what: str) -> Iterable[Any]:
     """The items, under a bar of this description when bars are asked for."""
     if not use_tqdm or not items:
         return items

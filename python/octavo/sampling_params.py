@@ -10,28 +10,51 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field, fields
-from enum import IntEnum
 from typing import Any
 
 from octavo import _core
 from octavo.errors import NotSupportedError
+from octavo.logits_callables import LogitsProcessor, check_logits_processors, for_engine
+from octavo.sampling_types import (
+    RepetitionDetectionParams,
+    RequestOutputKind,
+    SamplingType,
+    check_output_kind,
+    check_repetition_detection,
+)
+from octavo.structured_outputs import (
+    GuidedDecodingParams,
+    StructuredOutputsParams,
+    check_structured_outputs,
+    from_guided_decoding,
+)
 from octavo.token_rules import (
     cast_logit_bias,
     check_allowed_token_ids,
     check_bad_words,
     check_logit_bias,
     check_logprob_token_ids,
+    check_stop_token_ids,
 )
 from octavo.value_checks import (
     as_list,
     bad,
-    int_list,
     is_int,
     require_finite,
     require_int,
     require_number,
     require_vocabulary,
 )
+
+__all__ = [
+    "GuidedDecodingParams",
+    "LogitsProcessor",
+    "RepetitionDetectionParams",
+    "RequestOutputKind",
+    "SamplingParams",
+    "SamplingType",
+    "StructuredOutputsParams",
+]
 
 MAX_SAMPLES = 16384
 _GREEDY_BELOW = 1e-5
@@ -44,25 +67,12 @@ _LATER: dict[str, tuple[Any, ...]] = {
     "watermarking": (None,),
     "prompt_logprob_token_ids": (None,),
     "prompt_logprob_start": (None,),
-    "output_kind": (0,),
-    "stream_interval": (None,),
-    "structured_outputs": (None,),
-    "extra_args": (None, {}),
-    "skip_reading_prefix_cache": (None, False),
-    "skip_clone": (False,),
-    "thinking_token_budget": (None,),
-    "repetition_detection": (None,),
+    "thinking_token_budget": (None, -1),
     "routed_experts_prompt_start": (0,),
     "trace_decode_token_ids": (None,),
 }
-
-
-class SamplingType(IntEnum):
-    """How a request draws its tokens."""
-
-    GREEDY = 0
-    RANDOM = 1
-    RANDOM_SEED = 2
+# How the front end handles a request, rather than what its text is.
+_HANDLING = ("skip_reading_prefix_cache", "skip_clone")
 
 
 @dataclass(repr=False)
@@ -77,7 +87,7 @@ class SamplingParams:
         min_p: [0, 1], relative to the most probable token.
         seed: any 64-bit integer; None or -1 draws from the engine's seed.
         stop: a string or strings that end the text; none may be empty.
-        stop_token_ids: token ids that end the request.
+        stop_token_ids: token ids that end the request, at most 128.
         ignore_eos: go on after the model's end-of-sequence token.
         max_tokens: at least 1, or None for as many as the model's context holds. 0 generates
             nothing: for prompt_logprobs, of a prompt as long as the whole context too.
@@ -100,6 +110,17 @@ class SamplingParams:
         spaces_between_special_tokens: accepted for compatibility; no decoder of a fast tokenizer
             puts spaces there.
         include_stop_str_in_output: keep the stop string (or stop token) in the text.
+        output_kind: what the results of a running request hold: all so far, what is new, or
+            nothing before the end.
+        stream_interval: tokens between two results of a running request, at least 1.
+        structured_outputs: what the text must look like.
+        extra_args: values of the caller's own, which are only carried along; keys are strings.
+        skip_reading_prefix_cache: compute the whole prompt, also what the prefix cache holds.
+        skip_clone: ``clone`` makes a shallow copy.
+        repetition_detection: ends an output that goes round in circles.
+        logits_processors: functions ``(token_ids, logits)`` that change the logits (a numpy array
+            of the vocabulary's length) in place for each token. They run one after another in
+            Python: the slow path, for what no other parameter says.
 
     Raises:
         ValidationError: a value is outside its range or of the wrong type.
@@ -131,9 +152,9 @@ class SamplingParams:
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
-    output_kind: int = 0
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     stream_interval: int | None = None
-    structured_outputs: Any = None
+    structured_outputs: StructuredOutputsParams | None = None
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     extra_args: dict[str, Any] | None = None
@@ -141,17 +162,36 @@ class SamplingParams:
     skip_reading_prefix_cache: bool | None = field(default=None, compare=False)
     skip_clone: bool = field(default=False, compare=False)
     thinking_token_budget: int | None = None
-    repetition_detection: Any = None
+    repetition_detection: RepetitionDetectionParams | None = None
     routed_experts_prompt_start: int = 0
     trace_decode_token_ids: Any = None
+    logits_processors: list[LogitsProcessor] | None = field(
+        default=None, kw_only=True, compare=False
+    )
     # Of older versions of vLLM.
+    guided_decoding: InitVar[Any] = field(default=None, kw_only=True)
     best_of: InitVar[int | None] = field(default=None, kw_only=True)
     use_beam_search: InitVar[bool | None] = field(default=None, kw_only=True)
+    truncate_prompt_tokens: InitVar[int | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self, best_of: int | None, use_beam_search: bool | None) -> None:
+    def __post_init__(
+        self,
+        guided_decoding: Any,
+        best_of: int | None,
+        use_beam_search: bool | None,
+        truncate_prompt_tokens: int | None,
+    ) -> None:
         self._check_counts()
         _check_old("best_of", best_of, self.n, "None or n, and the best picked by its caller")
-        _check_old("use_beam_search", use_beam_search, False, "None or False")
+        _check_old("use_beam_search", use_beam_search, False, "None or False; see LLM.beam_search")
+        _check_old(
+            "truncate_prompt_tokens",
+            truncate_prompt_tokens,
+            None,
+            f"tokenization_kwargs={{'truncate_prompt_tokens': {truncate_prompt_tokens!r}}} in the "
+            "call",
+        )
+        self._take_guided_decoding(guided_decoding)
         self._check_penalties()
         self._check_temperature()
         self._check_filters()
@@ -159,6 +199,7 @@ class SamplingParams:
         self._check_flags()
         self._check_logprobs()
         self._check_token_rules()
+        self._check_output()
         self._refuse_later_fields()
 
     @classmethod
@@ -196,8 +237,17 @@ class SamplingParams:
         return self.logprobs is not None or self.logprob_token_ids is not None
 
     def clone(self) -> SamplingParams:
-        """A deep copy."""
-        return copy.deepcopy(self)
+        """A deep copy (with ``skip_clone``, a shallow one), which shares logits processors."""
+        return copy.copy(self) if self.skip_clone else copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SamplingParams:
+        result = copy.copy(self)
+        memo[id(self)] = result
+        for name, value in vars(self).items():
+            # Processors may hold what cannot be copied, and their state is their owner's.
+            own = list(value or ()) or None if name == "logits_processors" else None
+            setattr(result, name, own or copy.deepcopy(value, memo))
+        return result
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raises ValidationError when a token id is not in the model's vocabulary."""
@@ -233,10 +283,18 @@ class SamplingParams:
         ``bad_words_token_ids`` are the token sequences of ``bad_words``.
         """
         biases = self.logit_bias or {}
+        structure, repetition = self.structured_outputs, self.repetition_detection
+        rarely_given: dict[str, Any] = {
+            "structured_outputs": structure and structure.to_core(),
+            "repetition_detection": repetition and repetition.to_core(),
+            "skip_reading_prefix_cache": self.skip_reading_prefix_cache,
+            "logits_processors": [for_engine(each) for each in self.logits_processors or ()],
+        }
         return _core.SamplingParams(
+            **{name: value for name, value in rarely_given.items() if value},
             n=self.n,
             temperature=self.temperature,
-            top_p=self.top_p,
+            top_p=max(self.top_p, 1 / _EXTREME),
             top_k=min(self.top_k, _INT32_MAX),
             min_p=self.min_p,
             seed=None if self.seed is None else self.seed % 2**64,
@@ -258,10 +316,9 @@ class SamplingParams:
         )
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in _LATER
-        )
-        return f"SamplingParams({shown})"
+        hidden = {*_LATER, *_HANDLING}
+        shown = [f.name for f in fields(self) if f.name not in hidden]
+        return f"SamplingParams({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def _check_counts(self) -> None:
         if not is_int(self.n):
@@ -368,8 +425,7 @@ class SamplingParams:
                 )
             if not text:
                 raise bad("stop", self.stop, "stop cannot contain an empty string.")
-        ids = [] if self.stop_token_ids is None else self.stop_token_ids
-        self.stop_token_ids = int_list("stop_token_ids", ids)
+        self.stop_token_ids = check_stop_token_ids(self.stop_token_ids)
         if self.stop and self.detokenize is False:
             raise bad(
                 "stop",
@@ -386,6 +442,7 @@ class SamplingParams:
             "spaces_between_special_tokens",
             "include_stop_str_in_output",
             "flat_logprobs",
+            "skip_clone",
         ):
             value = getattr(self, name)
             if not isinstance(value, bool):
@@ -409,6 +466,48 @@ class SamplingParams:
         self.bad_words = check_bad_words(self.bad_words)
         self.allowed_token_ids = check_allowed_token_ids(self.allowed_token_ids)
 
+    def _take_guided_decoding(self, guided_decoding: Any) -> None:
+        if guided_decoding is None:
+            return
+        warnings.warn("guided_decoding is now structured_outputs", DeprecationWarning, stacklevel=4)
+        if self.structured_outputs is not None:
+            raise bad(
+                "guided_decoding",
+                None,
+                "guided_decoding and structured_outputs cannot both be given; expected the latter.",
+            )
+        self.structured_outputs = from_guided_decoding(guided_decoding)
+
+    def _check_output(self) -> None:
+        self.output_kind = check_output_kind(self.output_kind)
+        if self.stream_interval is not None:
+            require_int("stream_interval", self.stream_interval)
+            if self.stream_interval < 1:
+                raise bad(
+                    "stream_interval",
+                    self.stream_interval,
+                    f"stream_interval must be at least 1, got {self.stream_interval}.",
+                )
+            self.stream_interval = int(self.stream_interval)
+        self.structured_outputs = check_structured_outputs(self.structured_outputs)
+        self.repetition_detection = check_repetition_detection(self.repetition_detection)
+        self.logits_processors = check_logits_processors(self.logits_processors)
+        skip = self.skip_reading_prefix_cache
+        if skip is not None and not isinstance(skip, bool):
+            raise bad(
+                "skip_reading_prefix_cache",
+                skip,
+                f"skip_reading_prefix_cache must be a bool or None, got {type(skip).__name__}.",
+            )
+        self._check_extra_args()
+
+    def _check_extra_args(self) -> None:
+        extra = self.extra_args
+        if extra is None:
+            return
+        if not isinstance(extra, dict) or not all(isinstance(name, str) for name in extra):
+            raise bad("extra_args", extra, "extra_args must be a dict with strings as keys.")
+
     def _refuse_later_fields(self) -> None:
         for name, neutral in _LATER.items():
             value = getattr(self, name)
@@ -419,10 +518,10 @@ class SamplingParams:
                 )
 
 
-def _same(value: Any, neutral: Any) -> bool:
-    if neutral is None or isinstance(neutral, bool):
-        return value is neutral
-    return isinstance(value, (int, float, list, dict)) and bool(value == neutral)
+def _same(value: Any, neutral: int | None) -> bool:
+    if neutral is None:
+        return value is None
+    return is_int(value) and bool(value == neutral)
 
 
 def _check_old(name: str, value: Any, neutral: Any, expected: str) -> None:

@@ -1,5 +1,5 @@
-"""The fields of SamplingParams about single tokens: logit_bias, allowed_token_ids, bad_words and
-logprob_token_ids."""
+"""The fields of SamplingParams about single tokens: stop_token_ids, logit_bias, allowed_token_ids,
+bad_words and logprob_token_ids."""
 
 from __future__ import annotations
 
@@ -16,10 +16,23 @@ from octavo.value_checks import (
     require_number,
 )
 
+MAX_STOP_TOKEN_IDS = 128
 MAX_BIASES = 1024
 MAX_ALLOWED = 1024
 MAX_BAD_WORDS = 128
 MAX_LOGPROB_TOKEN_IDS = 128
+
+
+def check_stop_token_ids(value: Any) -> list[int]:
+    """The ids, each once."""
+    ids = int_list("stop_token_ids", [] if value is None else value)
+    if len(ids) > MAX_STOP_TOKEN_IDS:
+        raise bad(
+            "stop_token_ids",
+            len(ids),
+            f"stop_token_ids must have at most {MAX_STOP_TOKEN_IDS} ids, got {len(ids)}.",
+        )
+    return ids
 
 
 def check_logit_bias(value: Any) -> dict[int, float] | None:

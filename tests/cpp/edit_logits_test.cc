@@ -26,6 +26,9 @@ std::vector<float> edited(const std::vector<float>& logits, const LogitEdits& ed
     float logit = logits[static_cast<size_t>(id)] + (bias.contains(id) ? bias[id] : 0.0f);
     if (!allowed.empty() && !allowed.contains(id)) logit = -kInf;
     if (banned.contains(id)) logit = -kInf;
+    if (!edits.mask.empty() && !(edits.mask[static_cast<size_t>(id) / 32] >> (id % 32) & 1)) {
+      logit = -kInf;
+    }
     for (const TokenCount& count : edits.counts) {
       if (count.token_id != id) continue;
       logit = logit > 0 ? logit / edits.repetition_penalty : logit * edits.repetition_penalty;
@@ -67,6 +70,9 @@ TEST_CASE("edits follow their definition") {
     }
     const std::vector<int32_t> allowed = random.ids(20, vocab), banned = random.ids(3, vocab),
                                bad = random.ids(3, vocab);
+    std::vector<uint32_t> mask(static_cast<size_t>(vocab + 31) / 32);
+    for (uint32_t& word : mask) word = random.below(4) == 0 ? ~0u : random.engine();
+    if (random.below(3) == 0) mask.clear();
     const LogitEdits edits{.bias = bias,
                            .allowed = allowed,
                            .banned = banned,
@@ -74,11 +80,28 @@ TEST_CASE("edits follow their definition") {
                            .frequency_penalty = random.around(1),
                            .presence_penalty = random.around(1),
                            .counts = counts,
-                           .bad = bad};
+                           .bad = bad,
+                           .mask = mask};
     const std::vector<float> expected = edited(logits, edits);
     edit_logits(logits.data(), vocab, edits);
     CHECK(logits == expected);
   }
+}
+
+TEST_CASE("the custom edit comes last, and may give up") {
+  std::vector<float> logits = {1, 2, 3}, seen;
+  const std::vector<int32_t> bad = {2};
+  bool goes_on = true;
+  const std::function<bool(std::span<float>)> custom = [&](std::span<float> row) {
+    seen.assign(row.begin(), row.end());
+    row[0] = 9;
+    return goes_on;
+  };
+  CHECK(edit_logits(logits.data(), 3, {.bad = bad, .custom = &custom}));
+  CHECK(seen == std::vector<float>{1, 2, -kInf});
+  CHECK(logits == std::vector<float>{9, 2, -kInf});
+  goes_on = false;
+  CHECK_FALSE(edit_logits(logits.data(), 3, {.custom = &custom}));
 }
 
 TEST_CASE("no edits change nothing, and unknown ids have no effect") {

@@ -128,6 +128,18 @@ class House {
     ++epoch_;
   }
 
+  // The engine sleeps between two steps: what the memory held is gone.
+  void sleep() {
+    for (const int64_t id : live_) step_bound_ += requests_.at(id)->sequence.num_computed;
+    const int64_t num_live = scheduler_.num_running() + scheduler_.num_waiting();
+    scheduler_.preempt_all();
+    OCTAVO_CHECK(scheduler_.num_running() == 0 && scheduler_.num_waiting() == num_live &&
+                 blocks_.num_blocks_used() == 0);
+    reset_prefix_cache();
+    memory_.assign(memory_.size(), Slot{});
+    check_invariants(scheduler_, blocks_);
+  }
+
   // Uses blocks outside the scheduler for a moment, as the evaluation of logits does.
   void borrow(int32_t num_tokens) {
     BlockTable table;
@@ -380,6 +392,7 @@ class Fuzzer {
 
   void disturb() {
     if (chance(12)) house_.reset_prefix_cache();
+    if (chance(12)) house_.sleep();
     if (chance(5)) house_.borrow(draw(1, setup_.capacity()));
     if (house_.live().empty()) return;
     const int64_t id = house_.live()[draw(0, static_cast<int32_t>(house_.live().size()) - 1)];

@@ -366,6 +366,35 @@ TEST_CASE("a sequence removed while its step is in flight is not completed or pu
   CHECK(house.blocks.num_blocks_used() == 2);
 }
 
+TEST_CASE("when all are preempted they wait in order, before those that waited") {
+  House house({.max_num_seqs = 2, .max_num_batched_tokens = 8});
+  Sequence* a = house.add(iota(6));
+  Sequence* b = house.add(iota(20, 100));
+  house.add(iota(3, 200));
+  house.step();
+  house.fork(*a, 6);
+  CHECK(queue_ids(house.scheduler.running()) == Ids{0, 3, 1});
+  house.scheduler.preempt_all();
+  CHECK(house.scheduler.num_running() == 0);
+  CHECK(queue_ids(house.scheduler.waiting()) == Ids{0, 3, 1, 2});
+  CHECK(house.blocks.num_blocks_used() == 0);
+  CHECK(a->num_computed == 0);
+  CHECK(a->tokens.size() == 7);  // what was generated stays
+  CHECK(b->num_preemptions == 1);
+  CHECK(house.scheduler.num_preemptions() == 3);
+  check_invariants(house.scheduler, house.blocks);
+  house.scheduler.preempt_all();  // nobody runs: nothing
+  CHECK(house.scheduler.num_preemptions() == 3);
+  house.blocks.reset_prefix_cache();
+  house.step();
+  CHECK(house.scheduler.num_recomputed_tokens() == 6 + 5);
+  CHECK(queue_ids(house.scheduler.running()) == Ids{0, 3});
+
+  const StepPlan plan = house.scheduler.schedule();
+  CHECK_THROWS_AS(house.scheduler.preempt_all(), InternalError);
+  house.scheduler.complete(plan);
+}
+
 TEST_CASE("what can never fit is an error, not a step without progress") {
   House house({}, 2);
   house.add(iota(9));

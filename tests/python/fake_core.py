@@ -1,15 +1,20 @@
 """A stand-in for the compiled engine, whose replies a test writes down: the Python package's tests
 need no model and no luck.
 
-`FakeEngine` is put in the place of `_core.Engine` by the fixture-like `use`. With
+`FakeEngine` is put in the place of `_core.Engine` by the fixture-like `use`, with an engine thread
+that steps it where its caller waits for outputs, so that a test sees the same steps each time, or,
+with `threaded`, in a thread. With
 OCTAVO_TEST_FAKE_CORE=1 in the environment, importing this module also provides the rest of
 `octavo._core`, so that these tests run before the extension is built.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +38,10 @@ def _provide_module() -> None:
     core.__version__ = "0.0.0"
     core.__file__ = __file__
     core.SamplingParams = FakeSamplingParams
+    core.StructuredOutputs = FakeStructuredOutputs
     core.Engine = FakeEngine
+    core.EngineThread = FakeEngineThread
+    core.OutputQueue = FakeOutputQueue
     core.cpu_isas = lambda: ["avx2", "generic"]
     core.default_num_threads = lambda: 2
     core.read_gguf_metadata = _read_gguf_metadata
@@ -73,6 +81,19 @@ class FakeSamplingParams:
     bad_words: list[list[int]] = field(default_factory=list)
     logprobs: int | None = None
     logprob_token_ids: list[int] = field(default_factory=list)
+    structured_outputs: Any = None
+    repetition_detection: tuple[int, int, int] = (0, 0, 0)
+    skip_reading_prefix_cache: bool = False
+    logits_processors: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class FakeStructuredOutputs:
+    kind: str
+    text: str = ""
+    choices: list[str] = field(default_factory=list)
+    any_whitespace: bool = True
+    additional_properties: bool = True
 
 
 @dataclass
@@ -84,9 +105,10 @@ class FakeOutput:
     finish_reason: str | None = None
     stop_token_id: int | None = None
     error: str = ""
-    prompt_logprobs: list[Any] = field(default_factory=list)
+    prompt_logprobs: Any = None
     num_cached_tokens: int = 0
     request_finished: bool = False
+    times: tuple[float, float, float, float, int] = (0.0, 0.0, 0.0, 0.0, 0)
 
 
 @dataclass
@@ -118,6 +140,8 @@ class FakeSequence:
     cache_salt: str
     tokens: list[list[int]]
     ended: list[bool]
+    queued: float = field(default_factory=time.monotonic)
+    first_token: float = 0.0
 
 
 def fake_logprob(token: int) -> float:
@@ -136,11 +160,13 @@ class FakeEngine:
     before_step: Callable[[FakeEngine], None] = lambda engine: None
     failing: str = ""  # prompts that begin with id 666 end with this error
     tokens_per_step: int = 1
+    threaded: bool = False  # stepped by a thread
     options: dict[str, Any] = field(default_factory=dict)
     live: dict[int, FakeSequence] = field(default_factory=dict)
     added: list[FakeSequence] = field(default_factory=list)
     aborted: list[Any] = field(default_factory=list)
     num_steps: int = 0
+    asleep: list[str] = field(default_factory=list)
 
     @property
     def model_info(self) -> FakeModelInfo:
@@ -197,6 +223,9 @@ class FakeEngine:
                 output.logprobs.append(self._logprobs(sequence.params, tokens[-1]))
             self._finish(sequence, tokens, output)
         sequence.ended[index] = output.finish_reason is not None
+        now = time.monotonic()
+        sequence.first_token = sequence.first_token or now
+        output.times = (sequence.queued, sequence.queued, sequence.first_token, now, 0)
         return output
 
     def _logprobs(self, params: Any, token: int) -> tuple[list[int], list[float], list[int]]:
@@ -236,10 +265,168 @@ class FakeEngine:
         return bool(self.live)
 
     def stats(self) -> dict[str, int]:
-        return {"num_steps": self.num_steps, "num_running": len(self.live)}
+        return {
+            "num_steps": self.num_steps,
+            "num_running": len(self.live),
+            "num_blocks_used": len(self.live),
+        }
+
+    def metrics(self) -> list[dict[str, Any]]:
+        labels = {"model_name": "fake"}
+        buckets = [(0.5, 1), (float("inf"), 2)]
+        return [
+            {"kind": "counter", "name": "generation_tokens", "labels": labels, "value": 7.0},
+            {"kind": "gauge", "name": "num_requests_running", "labels": labels, "value": 1.0},
+            {"kind": "histogram", "name": "time_to_first_token_seconds", "labels": labels,
+             "buckets": buckets, "count": 2, "sum": 1.5},
+        ]  # fmt: skip
+
+    def sleep(self, level: int) -> None:
+        self.asleep = ["kv_cache", "weights"][:level]
+
+    def wake_up(self, weights: bool = True, kv_cache: bool = True) -> None:
+        flags = {"weights": weights, "kv_cache": kv_cache}
+        self.asleep = [name for name in self.asleep if not flags[name]]
+
+    def sleep_level(self) -> int:
+        return len(self.asleep)
 
     def reset_prefix_cache(self) -> None:
         self.aborted.append("reset")
+
+
+class FakeOutputQueue:
+    """Outputs of the requests that were added with it."""
+
+    def __init__(self) -> None:
+        self._filled = threading.Condition()
+        self._outputs: list[FakeOutput] = []
+        self._fd: int | None = None
+        self.thread: FakeEngineThread | None = None
+
+    def put(self, output: FakeOutput) -> None:
+        with self._filled:
+            self._outputs.append(output)
+            self._filled.notify()
+            if self._fd is not None:
+                os.eventfd_write(self._fd, 1)
+
+    def take(self, timeout: float | None = None) -> list[FakeOutput]:
+        deadline = time.monotonic() + (1e9 if timeout is None else timeout)
+        while True:
+            with self._filled:
+                if not self._outputs and self.thread is not None and self.thread.threaded:
+                    self._filled.wait(max(deadline - time.monotonic(), 0))
+                taken, self._outputs = self._outputs, []
+                if self._fd is not None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._fd)
+            if taken or time.monotonic() >= deadline:
+                return taken
+            if self.thread is None or not self.thread.step():
+                time.sleep(0.001)
+
+    @property
+    def fd(self) -> int:
+        with self._filled:
+            if self._fd is None:
+                self._fd = os.eventfd(1 if self._outputs else 0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            return self._fd
+
+    def __del__(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+class FakeEngineThread:
+    """Steps a FakeEngine: in `OutputQueue.take`, or in a thread where the engine is `threaded`."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.threaded = engine.threaded
+        self.paused = self._closed = False
+        self._lock = threading.RLock()
+        self._queues: dict[int, FakeOutputQueue] = {}
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        if self.threaded:
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closed:
+            if not self.step():
+                time.sleep(0.0002)
+
+    def step(self) -> bool:
+        with self._lock:
+            if self._closed or self.paused or self.engine.asleep or not self.engine.live:
+                return False
+            outputs = self.engine.step()
+            for output in outputs:
+                queue = self._queues.get(output.request_id)
+                if queue is not None:
+                    queue.put(output)
+            for output in outputs:
+                if output.request_finished:
+                    self._queues.pop(output.request_id, None)
+            return True
+
+    def _check(self) -> None:
+        if self._closed:
+            from octavo.errors import OctavoError
+
+            raise OctavoError("engine: it is closed; expected an open one")
+
+    def add_request(
+        self,
+        prompt: Sequence[int],
+        params: Any,
+        outputs: FakeOutputQueue,
+        cache_salt: str = "",
+        owned: set[int] | None = None,
+    ) -> int:
+        with self._lock:
+            self._check()
+            request_id = self.engine.add_request(prompt, params, cache_salt, owned)
+            outputs.thread, self._queues[request_id] = self, outputs
+            return request_id
+
+    def abort(self, request_id: int) -> None:
+        with self._lock:
+            self._check()
+            self._queues.pop(request_id, None)
+            self.engine.abort(request_id)
+
+    def abort_sample(self, request_id: int, sample_index: int) -> None:
+        with self._lock:
+            self._check()
+            self.engine.abort_sample(request_id, sample_index)
+
+    def run_between_steps(self, function: Callable[[], object]) -> None:
+        with self._lock:
+            self._check()
+            function()
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def num_unfinished(self) -> int:
+        self._check()
+        return len(self.engine.live)
+
+    def stats(self) -> dict[str, int]:
+        self._check()
+        return self.engine.stats()
+
+    def close(self) -> None:
+        with self._lock:
+            for request_id in list(self.engine.live):
+                self.engine.abort(request_id)
+            self._closed = True
+        if self.threaded:
+            self._thread.join()
 
 
 def use(monkeypatch: Any, engine: FakeEngine) -> FakeEngine:
@@ -251,6 +438,8 @@ def use(monkeypatch: Any, engine: FakeEngine) -> FakeEngine:
         return engine
 
     monkeypatch.setattr(_core, "Engine", make)
+    monkeypatch.setattr(_core, "EngineThread", FakeEngineThread, raising=False)
+    monkeypatch.setattr(_core, "OutputQueue", FakeOutputQueue, raising=False)
     return engine
 
 

@@ -13,7 +13,7 @@ NAMES = {
     "LLM", "SamplingParams", "RequestOutput", "CompletionOutput", "TextPrompt", "TokensPrompt",
     "PromptType", "OctavoError", "ValidationError", "ModelLoadError", "OutOfMemoryError",
     "NotSupportedError", "InternalError", "__version__", "get_cmake_dir", "get_include",
-    "Logprob", "FlatLogprobs",
+    "Logprob", "FlatLogprobs", "AsyncLLM", "EngineArgs", "AsyncEngineArgs",
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def test_nothing_heavy_is_imported():
     loaded = set(run("import octavo, sys; print(*sys.modules)").split())
     assert "octavo.llm" in loaded
     heavy = {"torch", "transformers", "tokenizers", "jinja2", "huggingface_hub", "sentencepiece",
-             "tqdm", "requests", "httpx"}  # fmt: skip
+             "tqdm", "requests", "httpx", "asyncio"}  # fmt: skip
     assert not heavy & loaded
 
 

@@ -3,8 +3,10 @@ hangs or mixes up (R5, R6, R22, R25)."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
+import itertools
 import os
 import random
 import signal
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +45,13 @@ def num_threads() -> int:
 def assert_idle(engine: _core.Engine) -> None:
     stats = engine.stats()
     assert not engine.has_unfinished_requests()
+    assert stats["num_running"] == stats["num_waiting"] == stats["num_blocks_used"] == 0
+
+
+def wait_until_idle(llm: LLM) -> None:
+    """What was aborted is gone when the step in progress has ended: here the engine's own figures
+    wait for that."""
+    stats = llm._core.between_steps(lambda engine: engine.stats())
     assert stats["num_running"] == stats["num_waiting"] == stats["num_blocks_used"] == 0
 
 
@@ -104,6 +114,68 @@ def make_llm(model: Path, **options: Any) -> LLM:
     )
 
 
+def leave_enqueued(llm: LLM) -> None:
+    llm.enqueue(["a", "b"], use_tqdm=False)
+
+
+def leave_iterators(llm: LLM) -> None:
+    """Open ones, which outlive the LLM."""
+    open_iterators = [llm.stream(["a", "b"]), llm.generate_iter(itertools.repeat("a"))]
+    for each in open_iterators:
+        next(each)
+
+
+def leave_a_call_in_a_thread(llm: LLM) -> None:
+    started = threading.Event()
+
+    def work() -> None:
+        started.set()
+        with contextlib.suppress(OctavoError):
+            llm.generate("a", SamplingParams(max_tokens=200, ignore_eos=True), use_tqdm=False)
+
+    threading.Thread(target=work).start()
+    started.wait()
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("leave", [leave_enqueued, leave_iterators, leave_a_call_in_a_thread])
+def test_fifty_llms_with_work_in_flight(
+    model: Path, leave: Callable[[LLM], None], close: bool
+) -> None:
+    tokenizers_threads = num_threads()
+
+    def live() -> None:
+        llm = make_llm(model)
+        leave(llm)
+        if close:
+            llm.close()
+
+    for _ in range(5):
+        live()
+    wait_for_threads(tokenizers_threads)
+    before = resident_bytes()
+    for _ in range(50):
+        live()
+    wait_for_threads(tokenizers_threads)
+    grown = resident_bytes() - before
+    assert grown <= 8 << 20, f"resident memory grew by {grown / 2**20:.1f} MiB"
+
+
+def wait_for_threads(most: int) -> None:
+    """Until no more threads are left than there were."""
+    deadline = time.monotonic() + 60
+    while num_threads() > most:
+        assert time.monotonic() < deadline, num_threads()
+        gc.collect()
+        time.sleep(0.01)
+
+
+def test_an_iterator_keeps_its_llm_at_work(model: Path) -> None:
+    params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    outputs = list(make_llm(model).stream(["a"], params))
+    assert sum(len(output.outputs[0].token_ids) for output in outputs) == 20
+
+
 def test_close_and_with(model: Path) -> None:
     with make_llm(model) as llm:
         assert llm.generate("Hi", use_tqdm=False)[0].finished
@@ -134,6 +206,9 @@ def test_the_interpreter_ends_cleanly_with_work_in_flight(model: Path) -> None:
         engine.step()
         llm = LLM({str(model)!r}, device="cpu", dtype="float32", num_gpu_blocks_override=64)
         llm.generate("Hi", use_tqdm=False)
+        llm.enqueue(["Hi"] * 20, use_tqdm=False)
+        deltas = llm.stream(["Hi"] * 5)
+        next(deltas)
         print("done")
     """
     result = subprocess.run(
@@ -472,8 +547,7 @@ def test_an_interrupt_leaves_the_llm_clean(model: Path) -> None:
             with pytest.raises(KeyboardInterrupt):
                 generate_until_interrupted(timer)
             timer.join()
-            stats = llm.stats()
-            assert stats["num_running"] == stats["num_waiting"] == stats["num_blocks_used"] == 0
+            wait_until_idle(llm)
         again = llm.generate(prompts[:2], params, use_tqdm=False)
         assert [a.outputs[0].token_ids for a in again] == [e.outputs[0].token_ids for e in expected]
         # Only the two of this call came back, and nothing of the interrupted ones is left.

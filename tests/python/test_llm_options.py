@@ -1,11 +1,15 @@
 """LLM: its arguments, its progress bars, chat, and work without a tokenizer."""
 
+import inspect
 import json
 
 import pytest
 from fake_core import FakeEngine
 from fake_llm import EOS, generate, maker, save_model, small_backend
 from octavo import (
+    LLM,
+    AsyncEngineArgs,
+    EngineArgs,
     NotSupportedError,
     SamplingParams,
     ValidationError,
@@ -76,9 +80,51 @@ def test_vllms_other_arguments(make):
     }.items():
         with pytest.raises(NotSupportedError, match=f"{name}=.* is not supported"):
             make(**{name: value})
-    for name in ("task", "swap_space", "max_context_len_to_capture", "no_such_thing"):
-        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
-            make(**{name: 1})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no_such_thing'"):
+        make(no_such_thing=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task", "generate"), ("task", "auto"), ("swap_space", 4), ("max_seq_len_to_capture", 8192),
+        ("use_v2_block_manager", True), ("num_scheduler_steps", 8),
+        ("guided_decoding_backend", "outlines"), ("max_context_len_to_capture", 8192),
+    ],
+)  # fmt: skip
+def test_removed_arguments_are_ignored(make, name, value):
+    with pytest.warns(DeprecationWarning, match=name):
+        llm = make(**{name: value})
+    assert name not in llm.fake.options
+    assert generate(llm, "x")[0].finished
+
+
+def test_other_tasks_are_refused(make):
+    with pytest.raises(NotSupportedError, match="task='embed'"):
+        make(task="embed")
+
+
+def test_engine_args(make, model):
+    args = EngineArgs(str(model), max_model_len="2k", gpu_memory_utilization=0.5)
+    assert (args.max_model_len, args.gpu_memory_utilization) == ("2k", 0.5)
+    assert (args.seed, args.tokenizer) == (0, None)
+    assert args == EngineArgs(str(model), max_model_len="2k", gpu_memory_utilization=0.5)
+    assert args != AsyncEngineArgs(str(model))
+    assert "max_model_len='2k'" in repr(args)
+    assert "seed" not in repr(args)
+    assert "secret" not in repr(EngineArgs("x", hf_token="secret"))
+    fake = make().fake
+    assert LLM.from_engine_args(args).max_model_len == 64
+    assert fake.options["max_model_len"] == 2000
+    with pytest.raises(TypeError, match="no_such_thing"):
+        EngineArgs("x", no_such_thing=1)
+
+
+def test_engine_args_are_those_of_llm():
+    """One table of names and defaults is in the constructor, the other in EngineArgs."""
+    parameters = inspect.signature(LLM).parameters.values()
+    keywords = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+    assert keywords == {k: v for k, v in vars(EngineArgs("x")).items() if k != "model"}
 
 
 @pytest.mark.parametrize(

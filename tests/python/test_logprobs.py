@@ -229,7 +229,7 @@ def test_parameters_are_prepared_once_for_all_prompts(make, monkeypatch):
         calls.append(words)
         return tokenize_bad_words(words, tokenizer, vocab_size)
 
-    monkeypatch.setattr("octavo.llm.tokenize_bad_words", count)
+    monkeypatch.setattr("octavo.inference_core.tokenize_bad_words", count)
     llm = make()
     shared, other = SamplingParams(bad_words=["fox"]), SamplingParams(bad_words=["dog"])
     generate(llm, ["a"] * 4, [shared, other, shared, shared])

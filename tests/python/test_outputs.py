@@ -12,6 +12,7 @@ from octavo import (
     ValidationError,
 )
 from octavo.inputs import ParsedPrompt, parse_prompts
+from octavo.outputs import RequestStateStats
 
 
 def request(outputs, **options):
@@ -55,6 +56,29 @@ def test_outputs_are_merged():
     assert first.outputs[0].finish_reason == "stop"
     first.add(request([CompletionOutput(0, "z", [9])]), aggregate=False)
     assert first.outputs[0].text == "z"
+
+
+def test_the_place_among_the_prompts_of_a_call():
+    assert request([]).prompt_index is None
+    assert request([], prompt_index=7).prompt_index == 7
+
+
+def test_times():
+    stats = RequestStateStats(
+        num_generation_tokens=5, arrival_time=1e9, queued_ts=10.0, scheduled_ts=10.5,
+        first_token_ts=11.0, last_token_ts=13.0, first_token_latency=1.0,
+    )  # fmt: skip
+    assert (stats.queue_time, stats.prefill_time, stats.decode_time) == (0.5, 0.5, 2.0)
+    assert (stats.inference_time, stats.e2e) == (2.5, 3.0)
+    assert (stats.num_preemptions, stats.is_corrupted) == (0, False)
+
+
+def test_times_of_points_that_were_not_reached():
+    stats = RequestStateStats(queued_ts=10.0)
+    assert stats.queue_time == stats.prefill_time == stats.decode_time == 0.0
+    assert stats.inference_time == stats.e2e == 0.0
+    only_prompt = RequestStateStats(queued_ts=10.0, scheduled_ts=11.0)
+    assert (only_prompt.queue_time, only_prompt.prefill_time, only_prompt.e2e) == (1.0, 0.0, 0.0)
 
 
 def test_logprobs_are_merged():

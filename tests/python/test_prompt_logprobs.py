@@ -26,6 +26,20 @@ def scoring(top: int = 3, max_tokens: int = 2) -> Any:
     )
 
 
+def positions_of(output: Any) -> list[tuple[list[int], list[float], list[int]]]:
+    """The columns of an output, cut into positions; they can be taken once."""
+    columns = output.prompt_logprobs
+    assert output.prompt_logprobs is None
+    if columns is None:
+        return []
+    ids, logprobs, ranks, ends = columns
+    assert (ids.dtype, logprobs.dtype) == (np.int32, np.float32)
+    assert (ranks.dtype, ends.dtype) == (np.int32, np.int64)
+    assert ends[-1] == len(ids) == len(logprobs) == len(ranks)
+    parts = (np.split(column, ends[:-1]) for column in (ids, logprobs, ranks))
+    return [tuple(part.tolist() for part in position) for position in zip(*parts, strict=True)]
+
+
 def score_all(engine: Any, *, one_by_one: bool = False) -> list[Any]:
     """The prompt logprobs of all prompts."""
     results: dict[int, Any] = {}
@@ -34,9 +48,9 @@ def score_all(engine: Any, *, one_by_one: bool = False) -> list[Any]:
         while engine.has_unfinished_requests() and (one_by_one or prompt is PROMPTS[-1]):
             for output in engine.step():
                 if results[output.request_id] is None:
-                    results[output.request_id] = output.prompt_logprobs
+                    results[output.request_id] = positions_of(output)
                 else:
-                    assert output.prompt_logprobs == []
+                    assert output.prompt_logprobs is None
     return list(results.values())
 
 
@@ -132,7 +146,7 @@ def test_several_samples_and_bounds(model: Path) -> None:
     engine.add_request(PROMPTS[3], params)
     given = []
     while engine.has_unfinished_requests():
-        given += [(o.sample_index, len(o.prompt_logprobs)) for o in engine.step()]
+        given += [(o.sample_index, len(positions_of(o))) for o in engine.step()]
     assert given[0] == (0, 16)
     assert all(count == 0 for _, count in given[1:])
     with pytest.raises(ValidationError, match="Requested prompt logprobs of 21"):

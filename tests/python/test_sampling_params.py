@@ -1,12 +1,21 @@
 """SamplingParams: the fields, defaults, ranges and error texts of vLLM."""
 
+import copy
+import dataclasses
 import math
+import pickle
 
 import fake_core  # noqa: F401
 import numpy as np
 import pytest
 from octavo import NotSupportedError, OctavoError, SamplingParams, ValidationError
-from octavo.sampling_params import SamplingType
+from octavo.sampling_params import (
+    GuidedDecodingParams,
+    RepetitionDetectionParams,
+    RequestOutputKind,
+    SamplingType,
+    StructuredOutputsParams,
+)
 
 NAN, INF = math.nan, math.inf
 
@@ -81,6 +90,37 @@ REFUSED = [
     ("logprob_token_ids", ["1"], "logprob_token_ids must contain only integers"),
     ("logprob_token_ids", range(129), "logprob_token_ids must have at most 128 ids, got 129."),
     ("flat_logprobs", 1, "flat_logprobs must be a bool, got int."),
+    ("skip_clone", None, "skip_clone must be a bool, got NoneType."),
+    ("stop_token_ids", range(129), "stop_token_ids must have at most 128 ids, got 129."),
+    ("output_kind", 3, "output_kind must be one of CUMULATIVE (0), DELTA (1), FINAL_ONLY (2)"),
+    ("output_kind", -1, "output_kind must be one of"),
+    ("output_kind", None, "output_kind must be one of"),
+    ("output_kind", True, "output_kind must be one of"),
+    ("output_kind", "DELTA", "output_kind must be one of"),
+    ("output_kind", 2**63, "output_kind must be one of"),
+    ("stream_interval", 0, "stream_interval must be at least 1, got 0."),
+    ("stream_interval", 1.5, "stream_interval must be an integer, got float."),
+    ("stream_interval", True, "stream_interval must be an integer, got bool."),
+    ("structured_outputs", "json", "structured_outputs must be a StructuredOutputsParams or a"),
+    ("structured_outputs", {"jsn": {}}, "structured_outputs has unknown fields ['jsn']"),
+    ("repetition_detection", 5, "repetition_detection must be a RepetitionDetectionParams or a"),
+    ("repetition_detection", {"size": 5}, "repetition_detection has unknown fields ['size']"),
+    ("extra_args", [1], "extra_args must be a dict with strings as keys."),
+    ("extra_args", {1: 2}, "extra_args must be a dict with strings as keys."),
+    ("skip_reading_prefix_cache", 1, "skip_reading_prefix_cache must be a bool or None, got int."),
+    ("logits_processors", len, "logits_processors must be a list"),
+    ("logits_processors", [5], "logits_processors must be callables, got int."),
+    (
+        "logits_processors",
+        [lambda ids: None],
+        "logits_processors must be callable as",
+    ),
+    (
+        "logits_processors",
+        [lambda a, b, c: c],
+        "logits_processors must be callable as",
+    ),
+    ("logits_processors", [max] * 129, "logits_processors must be at most 128, got 129."),
 ]
 
 
@@ -174,10 +214,12 @@ def test_numpy_numbers_are_numbers():
 
 
 LATER = {
-    "structured_outputs": object(),
-    "output_kind": 1,
-    "stream_interval": 2,
+    "watermarking": True,
+    "prompt_logprob_token_ids": [[1]],
+    "prompt_logprob_start": 2,
     "thinking_token_budget": 4,
+    "routed_experts_prompt_start": 1,
+    "trace_decode_token_ids": [1],
 }
 
 
@@ -193,7 +235,7 @@ def test_their_neutral_values_are_taken():
 
 
 def test_unknown_names_are_type_errors():
-    for name in ("best_off", "length_penalty", "logits_processors"):
+    for name in ("best_off", "length_penalty", "early_stopping"):
         with pytest.raises(TypeError):
             SamplingParams(**{name: 2})
 
@@ -206,29 +248,37 @@ def test_old_spellings_that_ask_for_nothing_are_taken_with_a_warning():
         assert params == SamplingParams(n=3)
         assert params.clone() == params
         assert name not in repr(params)
-    assert SamplingParams.from_optional(best_of=None) == SamplingParams()
+    for name in ("best_of", "truncate_prompt_tokens", "guided_decoding"):
+        assert SamplingParams.from_optional(**{name: None}) == SamplingParams()
+    assert SamplingParams(thinking_token_budget=-1).thinking_token_budget == -1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_old_spellings_that_ask_for_something_are_refused():
     with pytest.raises(NotSupportedError, match="best_of=5 is not supported"):
         SamplingParams(n=3, best_of=5)
-    with pytest.raises(NotSupportedError, match="use_beam_search=True is not supported"):
+    with pytest.raises(NotSupportedError, match=r"use_beam_search=True is .*; see LLM.beam_search"):
         SamplingParams(use_beam_search=True)
+    text = r"truncate_prompt_tokens=9 is not .* tokenization_kwargs=\{'truncate_prompt_tokens': 9\}"
+    with pytest.raises(NotSupportedError, match=text):
+        SamplingParams(truncate_prompt_tokens=9)
 
 
 def test_from_optional_clone_equality_and_repr():
     params = SamplingParams.from_optional(n=2, temperature=None, stop=None, max_tokens=None)
     assert params == SamplingParams(n=2, max_tokens=None)
-    copy = params.clone()
-    copy.stop.append("x")
+    other = params.clone()
+    other.stop.append("x")
     assert params.stop == []
-    assert copy != params
+    assert other != params
     assert repr(params).startswith(
         "SamplingParams(n=2, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0, "
         "temperature=1.0, top_p=1.0, top_k=0"
     )
-    assert "structured_outputs" not in repr(params)
+    shown = repr(SamplingParams(structured_outputs={"regex": "a+"}))
+    assert "structured_outputs=StructuredOutputsParams(json=None, regex='a+'" in shown
+    for name in ("watermarking", "skip_clone", "guided_decoding", "prompt_logprob_start"):
+        assert name not in shown
 
 
 def test_conversion_for_the_engine():
@@ -342,3 +392,140 @@ def test_too_many_logprobs():
     SamplingParams(logprobs=-1).check_max_logprobs(-1, 1000)
     SamplingParams(logprobs=-1).check_max_logprobs(1000, 1000)
     SamplingParams(logprob_token_ids=range(100)).check_max_logprobs(20, 1000)
+
+
+def test_output_kinds():
+    assert SamplingParams().output_kind is RequestOutputKind.CUMULATIVE
+    assert [kind.value for kind in RequestOutputKind] == [0, 1, 2]
+    for kind in (RequestOutputKind.DELTA, 1, np.int64(1)):
+        assert SamplingParams(output_kind=kind).output_kind is RequestOutputKind.DELTA
+    assert SamplingParams(output_kind=2).output_kind is RequestOutputKind.FINAL_ONLY
+    assert SamplingParams(stream_interval=np.int32(3)).stream_interval == 3
+
+
+def test_repetition_detection():
+    given = {"max_pattern_size": 8, "min_pattern_size": 2, "min_count": 3}
+    params = SamplingParams(repetition_detection=given)
+    assert params.repetition_detection == RepetitionDetectionParams(8, 2, 3)
+    assert params.to_core().repetition_detection == (8, 2, 3)
+    assert SamplingParams().to_core().repetition_detection == (0, 0, 0)
+    huge = RepetitionDetectionParams(2**63, 1, 2**40)
+    core = SamplingParams(repetition_detection=huge).to_core()
+    assert core.repetition_detection == (2**31 - 1, 1, 2**31 - 1)
+    assert RepetitionDetectionParams(min_count=1).max_pattern_size == 0  # off
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ((-1, 0, 0), "max_pattern_size must be at least 0, got -1."),
+        ((4, -1, 2), "min_pattern_size must be at least 0, got -1."),
+        ((4, 1, -1), "min_count must be at least 0, got -1."),
+        ((4, 5, 2), "min_pattern_size must be at most max_pattern_size=4, got 5."),
+        ((4, 1, 1), "min_count must be at least 2 to detect repetitive patterns, got 1."),
+        ((1.0, 0, 0), "max_pattern_size must be an integer, got float."),
+        ((True, 0, 0), "max_pattern_size must be an integer, got bool."),
+        ((4, 1, None), "min_count must be an integer, got NoneType."),
+    ],
+)
+def test_repetition_detection_out_of_range(fields, text):
+    with pytest.raises(ValidationError) as caught:
+        RepetitionDetectionParams(*fields)
+    assert str(caught.value).startswith(f"repetition_detection.{text}")
+
+
+def test_prefix_cache_and_structure_reach_the_engine():
+    core = SamplingParams(skip_reading_prefix_cache=True, structured_outputs={"regex": "a"})
+    assert core.to_core().skip_reading_prefix_cache is True
+    assert core.to_core().structured_outputs.kind == "regex"
+    plain = SamplingParams().to_core()
+    assert plain.skip_reading_prefix_cache is False
+    assert plain.structured_outputs is None
+    assert list(plain.logits_processors) == []
+
+
+def run_processor(processor):
+    """What it makes of four logits of 0, with the ids 1 and 2 so far."""
+    (run,) = SamplingParams(logits_processors=[processor]).to_core().logits_processors
+    logits = np.zeros(4, np.float32)
+    assert run(np.array([1, 2], np.int32), logits) is None
+    return logits.tolist()
+
+
+def test_logits_processors_change_logits_or_return_them():
+    def change(token_ids, logits):
+        logits[token_ids] = -9
+
+    def change_and_return(token_ids, logits):
+        change(token_ids, logits)
+        return logits
+
+    assert run_processor(change) == [0, -9, -9, 0]
+    assert run_processor(change_and_return) == [0, -9, -9, 0]
+    assert run_processor(lambda ids, logits: logits + len(ids)) == [2, 2, 2, 2]
+    assert run_processor(lambda ids, logits: logits.astype(np.float64) - 0.5) == [-0.5] * 4
+
+
+@pytest.mark.parametrize("result", [3.0, np.zeros(3), [0.0] * 4, "x"])
+def test_logits_processors_that_return_something_else(result):
+    with pytest.raises(ValidationError, match="or return an array of shape"):
+        run_processor(lambda ids, logits: result)
+
+
+def test_copies_share_logits_processors():
+    class Stateful:
+        def __call__(self, token_ids, logits):
+            pass
+
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    processor = Stateful()
+    params = SamplingParams(
+        logits_processors=(processor,), stop=["a"], extra_args={"a": [1]},
+        structured_outputs={"choice": ["a", "b"]},
+    )  # fmt: skip
+    for other in (params.clone(), copy.deepcopy(params), copy.deepcopy([params])[0]):
+        assert other == params
+        assert other.logits_processors == [processor]
+        assert other.logits_processors is not params.logits_processors
+        other.extra_args["a"].append(2)
+        other.structured_outputs.choice.append("c")
+        assert params.extra_args == {"a": [1]}
+        assert params.structured_outputs.choice == ["a", "b"]
+    assert SamplingParams(logits_processors=[max]) == SamplingParams()
+    shallow = SamplingParams(skip_clone=True, stop=["a"])
+    assert shallow.clone().stop is shallow.stop
+    assert SamplingParams(logits_processors=[]).logits_processors is None
+
+
+def test_guided_decoding_is_structured_outputs():
+    expected = StructuredOutputsParams(choice=["a", "b"])
+    for given in (GuidedDecodingParams(choice=["a", "b"]), {"choice": ["a", "b"]}, expected):
+        with pytest.warns(DeprecationWarning, match="now structured_outputs") as caught:
+            params = SamplingParams(guided_decoding=given)
+        assert caught[0].filename == __file__
+        assert params.structured_outputs == expected
+        assert type(params.structured_outputs) is StructuredOutputsParams
+    with (
+        pytest.warns(DeprecationWarning, match="structured"),
+        pytest.raises(ValidationError, match="cannot both be given"),
+    ):
+        SamplingParams(guided_decoding=expected, structured_outputs=expected)
+    with (
+        pytest.warns(DeprecationWarning, match="structured"),
+        pytest.raises(ValidationError, match="guided_decoding must be"),
+    ):
+        SamplingParams(guided_decoding=5)
+
+
+def test_replace_keeps_everything():
+    params = SamplingParams(
+        n=2, structured_outputs={"regex": "a"}, repetition_detection={"max_pattern_size": 0},
+        logits_processors=[max], output_kind=1, seed=5,
+    )  # fmt: skip
+    other = dataclasses.replace(params, n=3)
+    assert other.n == 3
+    assert other.logits_processors == [max]
+    assert dataclasses.replace(other, n=2) == params
+    assert pickle.loads(pickle.dumps(params)) == params

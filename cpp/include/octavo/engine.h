@@ -13,6 +13,7 @@
 #include "octavo/engine_config.h"
 #include "octavo/error.h"
 #include "octavo/export.h"
+#include "octavo/metrics.h"
 #include "octavo/request_output.h"
 #include "octavo/sampling_params.h"
 
@@ -74,6 +75,16 @@ class OCTAVO_EXPORT Engine {
   RequestId add_request(std::span<const int32_t> prompt_token_ids, const SamplingParams& params,
                         std::string_view cache_salt = {});
 
+  // Throws what add_request would throw for these values. Changes nothing and never waits for a
+  // step; begins to compile the grammar of structured outputs.
+  void validate(std::span<const int32_t> prompt_token_ids, const SamplingParams& params) const;
+
+  // The bytes that each token adds to a text, at most vocab_size of them; empty: a special token,
+  // which no structure can hold. Structured outputs need it. May be called once; throws
+  // InvalidArgument for a second time, or where there are too many.
+  void set_vocabulary(std::vector<std::string> token_bytes);
+  bool has_vocabulary() const;
+
   // A new request that goes on from sample `sample_index` of `parent`: its prompt is the parent's
   // prompt and tokens so far, whose computed blocks it shares copy-on-write. The parent must be in
   // flight; it is unchanged. Throws InvalidArgument.
@@ -91,10 +102,21 @@ class OCTAVO_EXPORT Engine {
 
   bool has_unfinished_requests() const;
   EngineStats stats() const;
+  // Counters, gauges and histograms by vLLM's names.
+  std::vector<Metric> metrics() const;
   const ModelInfo& model_info() const;
 
   // Forgets the cached prefixes of finished requests.
   void reset_prefix_cache();
+
+  // Gives memory back: level 1 the KV cache, level 2 the weights too. Requests in flight lose their
+  // computed tokens, not their progress: they are computed again after wake_up. While it sleeps,
+  // requests are accepted and step() throws Error. Throws InvalidArgument for another level.
+  void sleep(int32_t level);
+  // Takes the memory again (weights are read from the model's files): what the flags name of what
+  // sleeps. Throws OutOfMemory or LoadError, and then still sleeps.
+  void wake_up(bool weights = true, bool kv_cache = true);
+  int32_t sleep_level() const;  // 0: awake
 
   // The float32 logits of every position of `token_ids`, row-major [tokens, vocab_size], computed
   // in chunks of at most max_num_seqs tokens through the paged KV cache, outside the queue: for

@@ -13,7 +13,7 @@ namespace octavo {
 
 using RequestId = uint64_t;
 
-enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError, kRepetition };
 
 OCTAVO_EXPORT std::string_view finish_reason_name(FinishReason reason);
 
@@ -23,6 +23,16 @@ struct OCTAVO_EXPORT TokenLogprobs {
   std::vector<int32_t> token_ids;
   std::vector<float> logprobs;
   std::vector<int32_t> ranks;
+};
+
+// When a request passed which point, in seconds of the monotonic clock (std::chrono::steady_clock);
+// 0: not yet.
+struct OCTAVO_EXPORT RequestTimes {
+  double queued = 0;       // it was submitted
+  double scheduled = 0;    // its first step began
+  double first_token = 0;  // of any sample
+  double last_token = 0;
+  int32_t num_preemptions = 0;
 };
 
 struct OCTAVO_EXPORT RequestOutput {
@@ -37,6 +47,7 @@ struct OCTAVO_EXPORT RequestOutput {
   std::string error;                     // with FinishReason::kError: what went wrong
   int32_t num_cached_tokens = 0;         // prompt tokens that the prefix cache supplied
   bool request_finished = false;         // every sample of the request has ended
+  RequestTimes times;
 
   bool finished() const { return finish_reason != FinishReason::kNone; }
 };

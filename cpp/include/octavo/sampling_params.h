@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "octavo/export.h"
+#include "octavo/logits_processor.h"
+#include "octavo/structured_outputs.h"
 
 namespace octavo {
 
@@ -14,6 +17,14 @@ namespace octavo {
 struct OCTAVO_EXPORT TokenBias {
   int32_t token_id = 0;
   float bias = 0.0f;
+};
+
+// Ends a sample with FinishReason::kRepetition when its output ends in the same min_pattern_size to
+// max_pattern_size tokens min_count times in a row.
+struct OCTAVO_EXPORT RepetitionDetection {
+  int32_t max_pattern_size = 0;  // tokens; 0: off
+  int32_t min_pattern_size = 0;  // 0 is 1
+  int32_t min_count = 0;         // at least 2 where it is on
 };
 
 struct OCTAVO_EXPORT SamplingParams {
@@ -51,6 +62,15 @@ struct OCTAVO_EXPORT SamplingParams {
   // The same of every prompt token but the first, on the model's own logits. The request then
   // computes its whole prompt, also what the prefix cache holds.
   std::optional<int32_t> prompt_logprobs;
+
+  // The text that may be generated. Needs Engine::set_vocabulary. The model's end tokens end it
+  // where the structure is complete, also with ignore_eos or before min_tokens when nothing else
+  // may follow.
+  std::optional<StructuredOutputs> structured_outputs;
+
+  RepetitionDetection repetition_detection;
+  std::vector<std::shared_ptr<LogitsProcessor>> logits_processors;  // run in this order
+  bool skip_reading_prefix_cache = false;  // compute the whole prompt, also what is cached
 
   bool greedy() const { return temperature < 1e-5f; }
   // Throws InvalidArgument, naming the field, for a value outside its range. `vocab_size` bounds

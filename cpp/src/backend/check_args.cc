@@ -203,6 +203,12 @@ void check_args(const SampleArgs& args) {
   check.number(args.logits.dim(1) > 0, "columns of logits", static_cast<double>(args.logits.dim(1)),
                "at least 1");
   check.tensor("out", args.out, DType::kInt32, {rows});
+  const int64_t words = (args.logits.dim(1) + 31) / 32;
+  for (const SampleRow& row : args.rows) {
+    const auto given = static_cast<int64_t>(row.edits.mask.size());
+    check.number(given == 0 || given == words, "words of a mask", static_cast<double>(given),
+                 "a bit for each id, or none");
+  }
 }
 
 }  // namespace octavo

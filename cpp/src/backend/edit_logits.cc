@@ -25,6 +25,18 @@ void forbid_all_but(float* logits, int64_t vocab, std::span<const int32_t> allow
   std::fill(logits + begin, logits + vocab, -kInfinity);
 }
 
+void apply_mask(float* logits, int64_t vocab, std::span<const uint32_t> mask) {
+  for (size_t word = 0; word < mask.size(); ++word) {
+    const uint32_t bits = mask[word];
+    if (bits == ~uint32_t{0}) continue;
+    const int64_t begin = static_cast<int64_t>(word) * 32;
+    const int64_t count = std::min<int64_t>(32, vocab - begin);
+    for (int64_t i = 0; i < count; ++i) {
+      logits[begin + i] = (bits >> i) & 1 ? logits[begin + i] : -kInfinity;
+    }
+  }
+}
+
 // Repetition as in Keskar et al. 2019, "CTRL"; frequency and presence as OpenAI defines them.
 void penalise(float* logits, int64_t vocab, const LogitEdits& edits) {
   for (const TokenCount& count : edits.counts) {
@@ -42,14 +54,17 @@ void penalise(float* logits, int64_t vocab, const LogitEdits& edits) {
 
 }  // namespace
 
-void edit_logits(float* logits, int64_t vocab, const LogitEdits& edits) {
+bool edit_logits(float* logits, int64_t vocab, const LogitEdits& edits) {
   for (const TokenBias& bias : edits.bias) {
     if (bias.token_id >= 0 && bias.token_id < vocab) logits[bias.token_id] += bias.bias;
   }
+  apply_mask(logits, vocab, edits.mask);
   if (!edits.allowed.empty()) forbid_all_but(logits, vocab, edits.allowed);
   forbid(logits, vocab, edits.banned);
   penalise(logits, vocab, edits);
   forbid(logits, vocab, edits.bad);
+  if (edits.custom == nullptr) return true;
+  return (*edits.custom)(std::span(logits, static_cast<size_t>(vocab)));
 }
 
 }  // namespace octavo

@@ -1,5 +1,5 @@
 // What is done to a row of logits before it is drawn from (op_args.h, LogitEdits). Scalar and
-// stateless; the host back ends call it from any thread.
+// stateless but for the custom edit; the host back ends call it from any thread.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace octavo {
 
-// Edits logits [vocab] in place; ids outside the vocabulary have no effect.
-void edit_logits(float* logits, int64_t vocab, const LogitEdits& edits);
+// Edits logits [vocab] in place; ids outside the vocabulary have no effect. False where the custom
+// edit gave up.
+bool edit_logits(float* logits, int64_t vocab, const LogitEdits& edits);
 
 }  // namespace octavo

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "backend/packed_weight.h"
@@ -139,8 +140,8 @@ struct TokenCount {
 };
 
 // What is done to one row of logits before it is drawn from, in this order: bias is added; ids that
-// are not allowed or are banned become -infinity; repetition, then frequency and presence
-// penalties; ids that would complete a bad word become -infinity.
+// the mask lacks, that are not allowed or are banned become -infinity; repetition, then frequency
+// and presence penalties; ids that would complete a bad word become -infinity; the custom edit.
 struct LogitEdits {
   std::span<const TokenBias> bias;
   std::span<const int32_t> allowed;  // sorted; empty: all
@@ -150,6 +151,10 @@ struct LogitEdits {
   float presence_penalty = 0.0f;
   std::span<const TokenCount> counts;  // of the sequence's tokens, each once, for the penalties
   std::span<const int32_t> bad;        // last ids of the bad words that the sequence has begun
+  // A bit an id, of word id / 32 the bit id % 32: set where it may come. Empty: all may.
+  std::span<const uint32_t> mask;
+  // The caller's own edit, on the host, of the row's logits [vocab]; false: the row has no token.
+  const std::function<bool(std::span<float>)>* custom = nullptr;
 };
 
 // Which log-probabilities of a row are wanted: of the drawn token, then of the `top` most probable
@@ -178,7 +183,8 @@ struct SampleRow {
   int32_t given = -1;  // not negative: nothing is drawn, this token's log-probabilities are wanted
 };
 
-// out[r] is the chosen id, or -1 where the logits hold a NaN or all are -infinity.
+// out[r] is the chosen id, or -1 where the logits hold a NaN, all are -infinity, or the custom edit
+// gave up.
 struct SampleArgs {
   Tensor logits;  // float32 [rows, vocab]; may be overwritten
   std::span<const SampleRow> rows;

@@ -218,7 +218,7 @@ int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row, TokenLogp
   }
   thread_local std::vector<float> values;  // drawing overwrites the logits
   if (wanted && !request.processed) values.assign(logits, logits + vocab);
-  edit_logits(logits, vocab, row.edits);
+  if (!edit_logits(logits, vocab, row.edits)) return -1;
   if (wanted && request.processed) values.assign(logits, logits + vocab);
   const int32_t token = draw(logits, vocab, row);
   if (!wanted || token < 0) return token;

@@ -8,8 +8,9 @@
 
 namespace octavo {
 
-// The id chosen from logits [vocab], which are overwritten; -1 where they hold a NaN or where every
-// id is at -infinity. `logprobs`, where it is given and the row wants them, gets its answer.
+// The id chosen from logits [vocab], which are overwritten; -1 where they hold a NaN, where every
+// id is at -infinity, or where the custom edit gave up. `logprobs`, where it is given and the row
+// wants them, gets its answer.
 int32_t sample_row(float* logits, int64_t vocab, const SampleRow& row,
                    TokenLogprobs* logprobs = nullptr);
 

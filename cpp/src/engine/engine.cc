@@ -15,6 +15,7 @@ std::string_view finish_reason_name(FinishReason reason) {
     case FinishReason::kLength: return "length";
     case FinishReason::kAbort: return "abort";
     case FinishReason::kError: return "error";
+    case FinishReason::kRepetition: return "repetition";
   }
   return "";
 }
@@ -24,23 +25,47 @@ Engine::~Engine() = default;
 
 RequestId Engine::add_request(std::span<const int32_t> prompt_token_ids,
                               const SamplingParams& params, std::string_view cache_salt) {
-  const auto lock = impl_->lock();
+  impl_->check_process();
   const int32_t max_tokens = impl_->check_prompt(prompt_token_ids, params);
+  std::shared_ptr<GrammarJob> grammar = impl_->submit_grammar(params);
+  const auto lock = impl_->lock();
   const auto prompt_len = static_cast<int32_t>(prompt_token_ids.size());
   Request& request = impl_->new_request(prompt_token_ids, params, max_tokens);
   std::string salt(cache_salt);
   const std::string model_salt = impl_->loaded.runner->prefix_salt(prompt_len);
   if (!model_salt.empty()) salt += '\0' + model_salt;
-  impl_->scheduler.add(
-      impl_->new_sequence(request.samples.front(), prompt_token_ids, prompt_len, salt));
+  Sequence* sequence =
+      impl_->new_sequence(request.samples.front(), prompt_token_ids, prompt_len, salt);
+  if (grammar) {
+    impl_->start_grammar(request, std::move(grammar));
+  } else {
+    impl_->scheduler.add(sequence);
+  }
   return request.id;
 }
+
+void Engine::validate(std::span<const int32_t> prompt_token_ids,
+                      const SamplingParams& params) const {
+  impl_->check_process();
+  impl_->check_prompt(prompt_token_ids, params);
+  impl_->submit_grammar(params);
+}
+
+void Engine::set_vocabulary(std::vector<std::string> token_bytes) {
+  impl_->check_process();
+  impl_->grammars.set_vocabulary(std::move(token_bytes));
+}
+
+bool Engine::has_vocabulary() const { return impl_->grammars.has_vocabulary(); }
 
 RequestId Engine::fork(RequestId parent, int32_t sample_index, const SamplingParams& params) {
   const auto lock = impl_->lock();
   const Sequence& sequence = *impl_->find_sample(parent, sample_index).sequence;
   if (params.prompt_logprobs) {
     throw InvalidArgument("prompt_logprobs: a fork does not compute its prompt; expected none");
+  }
+  if (params.structured_outputs) {
+    throw InvalidArgument("structured_outputs: a fork begins within a text; expected none");
   }
   const int32_t max_tokens = impl_->check_prompt(sequence.tokens, params);
   Request& request = impl_->new_request(sequence.tokens, params, max_tokens);
@@ -50,22 +75,18 @@ RequestId Engine::fork(RequestId parent, int32_t sample_index, const SamplingPar
 }
 
 std::vector<RequestOutput> Engine::step() {
-  const auto lock = impl_->lock();
+  auto lock = impl_->lock();
+  impl_->asleep.check_awake();
+  std::vector<RequestOutput> outputs = impl_->admit_compiled();
   const StepPlan plan = impl_->scheduler.schedule();
   if (plan.empty()) {
-    OCTAVO_CHECK(impl_->requests.empty(), "scheduler: requests wait and none can run");
-    return {};
+    const bool waits = !impl_->awaiting_grammar.empty();
+    OCTAVO_CHECK(impl_->requests.empty() || waits, "scheduler: requests wait and none can run");
+    // Short, since requests that can run may be added meanwhile.
+    if (waits && outputs.empty()) impl_->compiled.wait_for(lock, std::chrono::milliseconds(1));
+    return outputs;
   }
-  ++impl_->counters.num_steps;
-  impl_->counters.num_scheduled_tokens += plan.num_tokens;
-  std::vector<RequestOutput> outputs;
-  try {
-    const Impl::StepRows rows = impl_->step_rows(plan);
-    impl_->loaded.runner->launch(plan, rows.selected, rows.rows);
-    outputs = impl_->collect(plan, rows, impl_->loaded.runner->collect());
-  } catch (const std::exception& error) {
-    outputs = impl_->fail(plan, error.what());
-  }
+  for (RequestOutput& output : impl_->run(plan)) outputs.push_back(std::move(output));
   std::ranges::sort(outputs, {}, [](const RequestOutput& output) {
     return std::pair(output.request_id, output.sample_index);
   });
@@ -77,7 +98,7 @@ bool Engine::abort(RequestId id) {
   const auto found = impl_->requests.find(id);
   if (found == impl_->requests.end()) return false;
   for (Sample& sample : found->second->samples) impl_->end_sample(sample);
-  impl_->forget(id, true);
+  impl_->forget(id, FinishReason::kAbort);
   return true;
 }
 
@@ -93,7 +114,8 @@ bool Engine::abort_sample(RequestId id, int32_t sample_index) {
     return false;
   }
   impl_->end_sample(sample);
-  if (request.finished()) impl_->forget(id, false);
+  // Its text came to an end: the caller found a stop string.
+  if (request.finished()) impl_->forget(id, FinishReason::kStop);
   return true;
 }
 
@@ -106,7 +128,8 @@ EngineStats Engine::stats() const {
   const auto lock = impl_->lock();
   EngineStats stats = impl_->counters;
   stats.num_running = impl_->scheduler.num_running();
-  stats.num_waiting = impl_->scheduler.num_waiting();
+  stats.num_waiting =
+      impl_->scheduler.num_waiting() + static_cast<int64_t>(impl_->awaiting_grammar.size());
   stats.num_preemptions = impl_->scheduler.num_preemptions();
   stats.num_recomputed_tokens = impl_->scheduler.num_recomputed_tokens();
   stats.num_blocks_used = impl_->blocks.num_blocks_used();
@@ -124,6 +147,7 @@ void Engine::reset_prefix_cache() {
 
 std::vector<float> Engine::compute_logits(std::span<const int32_t> token_ids) {
   const auto lock = impl_->lock();
+  impl_->asleep.check_awake();
   const ModelInfo& info = impl_->loaded.info;
   const auto length = static_cast<int64_t>(token_ids.size());
   if (length < 1 || length > info.max_model_len) {

@@ -7,6 +7,28 @@
 
 namespace octavo {
 
+namespace {
+
+constexpr int32_t kMaxMaskThreads = 4;
+
+// False, with the reason in the sample, where a processor throws.
+bool run_processors(Sample& sample, std::span<float> logits) {
+  const Request& request = *sample.request;
+  try {
+    for (const auto& processor : request.params.logits_processors) {
+      processor->process(request.output_tokens(sample), logits);
+    }
+    return true;
+  } catch (const std::exception& error) {
+    sample.error = str_cat("logits_processors: ", error.what());
+  } catch (...) {
+    sample.error = "logits_processors: an exception of unknown type; expected a std::exception";
+  }
+  return false;
+}
+
+}  // namespace
+
 Engine::Impl::Impl(const EngineConfig& engine_config)
     : config(engine_config),
       loaded(load_model(engine_config)),
@@ -15,17 +37,23 @@ Engine::Impl::Impl(const EngineConfig& engine_config)
       scheduler({.max_num_seqs = loaded.max_num_seqs,
                  .max_num_batched_tokens = loaded.max_num_batched_tokens,
                  .enable_chunked_prefill = engine_config.enable_chunked_prefill},
-                blocks) {
+                blocks),
+      grammars(loaded.info.vocab_size, [this] { compiled.notify_all(); }),
+      mask_filler(std::clamp(loaded.info.num_threads, 1, kMaxMaskThreads)) {
   counters.num_blocks_total = loaded.info.num_kv_blocks;
 }
 
 // A forked child has neither the threads nor a consistent mutex: refuse before touching either.
-std::unique_lock<std::mutex> Engine::Impl::lock() const {
+void Engine::Impl::check_process() const {
   if (getpid() != owner) {
     throw Error(
         "engine: used in a process forked after its creation; expected the child to create "
         "an engine of its own");
   }
+}
+
+std::unique_lock<std::mutex> Engine::Impl::lock() const {
+  check_process();
   return std::unique_lock(mutex);
 }
 
@@ -106,9 +134,11 @@ Request& Engine::Impl::new_request(std::span<const int32_t> tokens, const Sampli
               .params = effective,
               .seed = params.seed.value_or((uint64_t{derived[0]} << 32) | derived[1]),
               .stop = StopCondition(effective, loaded.info.eos_token_id, max_tokens),
+              .max_tokens = max_tokens,
               .num_prompt_tokens = static_cast<int32_t>(tokens.size())});
   request->samples.resize(static_cast<size_t>(params.n));
   if (params.prompt_logprobs) request->prompt_logprobs.resize(tokens.size() - 1);
+  request->times.queued = monotonic_seconds();
   for (size_t i = 0; i < request->samples.size(); ++i) {
     request->samples[i].request = request.get();
     request->samples[i].index = static_cast<int32_t>(i);
@@ -122,9 +152,18 @@ Sequence* Engine::Impl::new_sequence(Sample& sample, std::span<const int32_t> to
   sample.sequence = std::make_unique<Sequence>(
       next_sequence_id++, std::vector<int32_t>(tokens.begin(), tokens.end()), std::string(salt));
   sample.sequence->prompt_len = prompt_len;  // a fork's tokens begin with its parent's prompt
+  const Request& request = *sample.request;
   sample.sequence->reads_prefix_cache =
-      !sample.request->params.prompt_logprobs || sample.request->prompt_computed;
-  sample.edits = std::make_unique<EditState>(sample.request->params, tokens);
+      (!request.params.prompt_logprobs && !request.params.skip_reading_prefix_cache) ||
+      request.prompt_computed;
+  sample.edits = std::make_unique<EditState>(request.params, tokens);
+  if (request.params.repetition_detection.max_pattern_size > 0) {
+    sample.repetition = std::make_unique<RepetitionDetector>(request.params.repetition_detection,
+                                                             request.max_tokens);
+  }
+  if (!request.params.logits_processors.empty()) {
+    sample.custom = [&sample](std::span<float> logits) { return run_processors(sample, logits); };
+  }
   samples_by_sequence.emplace(sample.sequence->id, &sample);
   return sample.sequence.get();
 }
@@ -154,6 +193,8 @@ LogprobRequest Engine::Impl::logprob_request(const SamplingParams& params) const
 SampleRow Engine::Impl::sample_row(Sample& sample) const {
   const Request& request = *sample.request;
   const SamplingParams& params = request.params;
+  LogitEdits edits = sample.edits->edits(request.stop.banned(request.num_generated(sample)));
+  if (sample.custom) edits.custom = &sample.custom;
   return {.temperature = params.greedy() ? 0.0f : params.temperature,
           .top_p = params.top_p,
           .min_p = params.min_p,
@@ -161,7 +202,7 @@ SampleRow Engine::Impl::sample_row(Sample& sample) const {
           .seed = request.seed,
           .sample_index = static_cast<uint32_t>(sample.index),
           .position = static_cast<uint32_t>(sample.sequence->tokens.size()),
-          .edits = sample.edits->edits(request.stop.banned(request.num_generated(sample))),
+          .edits = edits,
           .logprobs = logprob_request(params)};
 }
 
@@ -185,12 +226,14 @@ void Engine::Impl::add_prompt_rows(const ScheduledSequence& scheduled, int32_t f
 
 Engine::Impl::StepRows Engine::Impl::step_rows(const StepPlan& plan) {
   StepRows rows;
+  const double now = monotonic_seconds();
   int32_t end_row = 0;
   for (const ScheduledSequence& scheduled : plan.sequences) {
     const int32_t first_row = end_row;
     end_row += static_cast<int32_t>(scheduled.tokens.size());
     Sample& sample = *samples_by_sequence.at(scheduled.sequence_id);
-    const Request& request = *sample.request;
+    Request& request = *sample.request;
+    if (request.times.scheduled == 0) request.times.scheduled = now;
     if (request.params.prompt_logprobs && !request.prompt_computed) {
       add_prompt_rows(scheduled, first_row, sample, rows);
     }
@@ -203,9 +246,26 @@ Engine::Impl::StepRows Engine::Impl::step_rows(const StepPlan& plan) {
   return rows;
 }
 
+std::vector<RequestOutput> Engine::Impl::run(const StepPlan& plan) {
+  ++counters.num_steps;
+  counters.num_scheduled_tokens += plan.num_tokens;
+  metrics.on_step(plan.num_tokens);
+  StepRows rows;
+  try {
+    rows = step_rows(plan);
+    start_masks(rows);
+    loaded.runner->launch(plan, rows.selected, rows.rows, [&] { finish_masks(rows); });
+    return collect(plan, rows, loaded.runner->collect());
+  } catch (const std::exception& error) {
+    mask_filler.wait();  // the masks belong to samples that are about to end
+    return fail(plan, error.what());
+  }
+}
+
 std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan, const StepRows& rows,
                                                  std::span<const int32_t> tokens) {
   scheduler.complete(plan);
+  step_end = monotonic_seconds();
   const std::span<TokenLogprobs> logprobs = loaded.runner->logprobs();
   std::vector<RequestOutput> outputs;
   for (size_t row = 0; row < rows.rows.size(); ++row) {
@@ -236,11 +296,13 @@ void Engine::Impl::fork_samples(Request& request) {
   request.prompt_computed = true;
   const Sequence& leader = *request.samples.front().sequence;
   request.num_cached_tokens = std::max(leader.num_cached_tokens, 0);
+  metrics.on_prompt_computed(request.num_prompt_tokens, request.num_cached_tokens);
   for (size_t i = request.samples.size();
        i-- > 1;) {  // backwards: each goes right behind the leader
     Sample& sample = request.samples[i];
     if (sample.finished) continue;
     Sequence* child = new_sequence(sample, leader.tokens, leader.prompt_len, leader.cache_salt);
+    make_matcher(sample);
     scheduler.fork(leader, child);
   }
 }
@@ -253,23 +315,56 @@ RequestOutput Engine::Impl::advance(Sample& sample, int32_t token) {
   if (token >= 0 && request.params.max_tokens == 0) {
     output.finish_reason = FinishReason::kLength;
   } else if (token < 0) {
-    output.finish_reason = FinishReason::kError;
-    output.error = "logits: NaN, or nothing left to sample; expected at least one finite value";
+    end_without_token(sample, output);
   } else {
-    sample.sequence->tokens.push_back(token);
-    sample.edits->append(token);
-    output.new_token_ids.push_back(token);
-    ++counters.num_generated_tokens;
-    const StopCondition::Verdict verdict = request.stop.check(token, request.num_generated(sample));
-    output.finish_reason = verdict.reason;
-    output.stop_token_id = verdict.stop_token_id;
+    append_token(sample, token, output);
   }
-  if (output.finished()) {
-    end_sample(sample);
-    output.request_finished = request.finished();
-    if (output.request_finished) forget(request.id, false);
-  }
+  if (output.finished()) end_sample(sample);
+  output.times = request.times;
+  output.request_finished = request.finished();
+  if (output.request_finished) forget(request.id, output.finish_reason);
   return output;
+}
+
+void Engine::Impl::append_token(Sample& sample, int32_t token, RequestOutput& output) {
+  Request& request = *sample.request;
+  if (sample.matcher && !sample.matcher->accept(token)) {
+    output.finish_reason = FinishReason::kError;
+    output.error = str_cat("structured_outputs: the structure has no way on with token ", token,
+                           "; expected one that its mask allows");
+    return;
+  }
+  sample.sequence->tokens.push_back(token);
+  sample.edits->append(token);
+  output.new_token_ids.push_back(token);
+  ++counters.num_generated_tokens;
+  record_token(sample);
+  const int32_t num_generated = request.num_generated(sample);
+  const StopCondition::Verdict verdict = request.stop.check(token, num_generated);
+  output.finish_reason = verdict.reason;
+  output.stop_token_id = verdict.stop_token_id;
+  if (sample.matcher && sample.matcher->terminated() && verdict.reason != FinishReason::kStop) {
+    output.finish_reason = FinishReason::kStop;  // an end token that the request ignores otherwise
+  }
+  const bool repeats =
+      sample.repetition && sample.repetition->append(request.output_tokens(sample));
+  if (repeats && !output.finished() && num_generated >= request.params.min_tokens) {
+    output.finish_reason = FinishReason::kRepetition;
+  }
+}
+
+// The drawing gave no token.
+void Engine::Impl::end_without_token(const Sample& sample, RequestOutput& output) const {
+  const bool nothing_follows =
+      sample.matcher && sample.error.empty() && sample.matcher->completed() &&
+      std::ranges::all_of(sample.mask, [](uint32_t word) { return word == 0; });
+  output.finish_reason = nothing_follows ? FinishReason::kStop : FinishReason::kError;
+  if (nothing_follows) return;
+  output.error = !sample.error.empty() ? sample.error
+                 : sample.matcher
+                     ? "structured_outputs: no token is left that the other parameters allow too, "
+                       "or the logits hold a NaN; expected at least one"
+                     : "logits: NaN, or nothing left to sample; expected at least one finite value";
 }
 
 // The step could not run: its sequences end with the error, all others go on.
@@ -278,34 +373,46 @@ std::vector<RequestOutput> Engine::Impl::fail(const StepPlan& plan, const std::s
   for (const ScheduledSequence& scheduled : plan.sequences) {
     const auto found = samples_by_sequence.find(scheduled.sequence_id);
     if (found == samples_by_sequence.end()) continue;  // ended with its request's first sample
-    Request& request = *found->second->request;
-    for (Sample& sample : request.samples) {
-      if (sample.finished) continue;
-      end_sample(sample);
-      outputs.push_back({.request_id = request.id,
-                         .sample_index = sample.index,
-                         .finish_reason = FinishReason::kError,
-                         .error = error,
-                         .request_finished = request.finished()});
-    }
-    forget(request.id, false);
+    fail_request(*found->second->request, error, outputs);
   }
   if (scheduler.step_in_flight()) scheduler.complete(plan);
   return outputs;
 }
 
+void Engine::Impl::fail_request(Request& request, const std::string& error,
+                                std::vector<RequestOutput>& outputs) {
+  for (Sample& sample : request.samples) {
+    if (sample.finished) continue;
+    end_sample(sample);
+    outputs.push_back({.request_id = request.id,
+                       .sample_index = sample.index,
+                       .finish_reason = FinishReason::kError,
+                       .error = error,
+                       .request_finished = request.finished(),
+                       .times = request.times});
+  }
+  forget(request.id, FinishReason::kError);
+}
+
 void Engine::Impl::end_sample(Sample& sample) {
   sample.finished = true;
   if (sample.sequence == nullptr) return;
+  sample.request->times.num_preemptions += sample.sequence->num_preemptions;
   scheduler.remove(sample.sequence.get());
   samples_by_sequence.erase(sample.sequence->id);
   sample.sequence.reset();
   sample.edits.reset();
+  sample.repetition.reset();
+  sample.matcher.reset();
+  sample.mask = {};
+  sample.custom = nullptr;
 }
 
-void Engine::Impl::forget(RequestId id, bool aborted) {
+void Engine::Impl::forget(RequestId id, FinishReason reason) {
+  record_end(*requests.at(id), reason);
   requests.erase(id);
-  ++(aborted ? counters.num_requests_aborted : counters.num_requests_finished);
+  ++(reason == FinishReason::kAbort ? counters.num_requests_aborted
+                                    : counters.num_requests_finished);
 }
 
 void Engine::Impl::run_logits_chunk(std::span<const int32_t> tokens, int32_t begin, int32_t end,

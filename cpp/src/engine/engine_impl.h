@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -15,8 +16,12 @@
 
 #include "backend/op_args.h"
 #include "cache/block_manager.h"
+#include "engine/metrics_recorder.h"
 #include "engine/model_loading.h"
 #include "engine/request.h"
+#include "engine/sleep_state.h"
+#include "grammar/grammar_compiler.h"
+#include "grammar/mask_filler.h"
 #include "octavo/engine.h"
 #include "sched/scheduler.h"
 
@@ -25,11 +30,14 @@ namespace octavo {
 struct Engine::Impl {
   explicit Impl(const EngineConfig& config);
 
+  void check_process() const;
   std::unique_lock<std::mutex> lock() const;
 
   void check_vocabulary(std::span<const int32_t> ids) const;
   int32_t check_prompt(std::span<const int32_t> prompt, const SamplingParams& params) const;
   void check_logprobs(std::optional<int32_t> count, const char* kind) const;
+  // The grammar of the structured outputs, none without. From any thread, without the lock.
+  std::shared_ptr<GrammarJob> submit_grammar(const SamplingParams& params) const;
   LogprobRequest logprob_request(const SamplingParams& params) const;
   int64_t kv_capacity() const { return loaded.info.num_kv_blocks * loaded.info.block_size; }
   Request& new_request(std::span<const int32_t> tokens, const SamplingParams& params,
@@ -46,6 +54,7 @@ struct Engine::Impl {
     std::vector<int32_t> prompt_positions;  // of the prompt token that is scored; -1: one is drawn
   };
 
+  std::vector<RequestOutput> run(const StepPlan& plan);
   StepRows step_rows(const StepPlan& plan);
   void add_prompt_rows(const ScheduledSequence& scheduled, int32_t first_row, Sample& sample,
                        StepRows& rows) const;
@@ -55,8 +64,24 @@ struct Engine::Impl {
   std::vector<RequestOutput> fail(const StepPlan& plan, const std::string& error);
   void fork_samples(Request& request);
   RequestOutput advance(Sample& sample, int32_t token);
+  void append_token(Sample& sample, int32_t token, RequestOutput& output);
+  void end_without_token(const Sample& sample, RequestOutput& output) const;
+  void fail_request(Request& request, const std::string& error,
+                    std::vector<RequestOutput>& outputs);
   void end_sample(Sample& sample);
-  void forget(RequestId id, bool aborted);
+  void forget(RequestId id, FinishReason reason);
+
+  // Figures, engine_metrics.cc.
+  void record_token(Sample& sample);
+  void record_end(const Request& request, FinishReason reason);
+
+  // Structured outputs, engine_structure.cc.
+  void start_grammar(Request& request, std::shared_ptr<GrammarJob> grammar);
+  std::vector<RequestOutput> admit_compiled();
+  void make_matcher(Sample& sample) const;
+  void start_masks(StepRows& rows);
+  void finish_masks(StepRows& rows);
+
   void run_logits_chunk(std::span<const int32_t> tokens, int32_t begin, int32_t end,
                         BlockTable& table, float* out);
 
@@ -68,9 +93,18 @@ struct Engine::Impl {
   Scheduler scheduler;
   std::map<RequestId, std::unique_ptr<Request>> requests;
   std::unordered_map<int64_t, Sample*> samples_by_sequence;
+  std::condition_variable compiled;  // a grammar is ready, or has failed
+  mutable GrammarCompiler grammars;  // has locks of its own
+  MaskFiller mask_filler;
+  std::vector<MaskFiller::Job> mask_jobs;   // of the step in progress
+  std::vector<size_t> mask_rows;            // which of its rows they are
+  std::vector<RequestId> awaiting_grammar;  // not in the scheduler yet
   RequestId next_request_id = 0;
   int64_t next_sequence_id = 0;
   EngineStats counters;
+  MetricsRecorder metrics{loaded.info, config.enable_prefix_caching};
+  SleepState asleep;
+  double step_end = 0;  // of the last step, in seconds of RequestTimes' clock
 };
 
 }  // namespace octavo

@@ -91,7 +91,7 @@ void describe(const Checkpoint& checkpoint, const WeightLoader& loader, const Mo
   if (!loaded.eos_token_ids.empty()) info.eos_token_id = loaded.eos_token_ids.front();
 }
 
-void allocate_kv(const EngineConfig& config, LoadedModel& loaded) {
+void plan_memory(const EngineConfig& config, LoadedModel& loaded) {
   ModelInfo& info = loaded.info;
   const auto block_bytes = static_cast<int64_t>(loaded.runner->kv_block_bytes());
   info.num_kv_blocks = plan_kv_blocks(config,
@@ -102,13 +102,28 @@ void allocate_kv(const EngineConfig& config, LoadedModel& loaded) {
                                       available_memory_bytes());
   info.kv_cache_bytes = info.num_kv_blocks * block_bytes;
   info.workspace_bytes = static_cast<int64_t>(loaded.runner->workspace_bytes());
-  try {
-    loaded.runner->allocate_kv(info.num_kv_blocks);
-  } catch (const OutOfMemory& error) {
-    throw OutOfMemory(str_cat("KV cache: ", info.num_kv_blocks, " blocks of ", block_bytes,
-                              " bytes, beside ", info.weight_bytes, " bytes of weights and ",
-                              info.workspace_bytes, " of workspace, do not fit; ", error.what()));
-  }
+}
+
+std::unique_ptr<Model> build_model(const EngineConfig& config, WeightLoader& loader) {
+  return make_model(loader, {.max_model_len = config.max_model_len,
+                             .max_batch_tokens = config.max_num_batched_tokens,
+                             .max_num_seqs = config.max_num_seqs});
+}
+
+template <typename T>
+void check_same(const EngineConfig& config, std::string_view what, const T& now, const T& before) {
+  if (now == before) return;
+  throw LoadError(str_cat(config.model, ": ", what, " is ", now, ", and was ", before,
+                          " when the engine was made; expected the same model"));
+}
+
+void check_same_shape(const EngineConfig& config, const ModelShape& now, const ModelShape& before) {
+  check_same(config, "vocab_size", now.vocab_size, before.vocab_size);
+  check_same(config, "the hidden size", now.hidden_size, before.hidden_size);
+  check_same(config, "the number of layers", now.num_layers, before.num_layers);
+  check_same(config, "the number of KV heads", now.num_kv_heads, before.num_kv_heads);
+  check_same(config, "the head size", now.head_dim, before.head_dim);
+  check_same(config, "the context length", now.max_model_len, before.max_model_len);
 }
 
 }  // namespace
@@ -123,10 +138,7 @@ LoadedModel load_model(const EngineConfig& config) {
                              ? dtype
                              : floating_dtype_from_name(config.kv_cache_dtype, "kv_cache_dtype");
   WeightLoader loader(*loaded.backend, *checkpoint, dtype);
-  std::unique_ptr<Model> model =
-      make_model(loader, {.max_model_len = config.max_model_len,
-                          .max_batch_tokens = config.max_num_batched_tokens,
-                          .max_num_seqs = config.max_num_seqs});
+  std::unique_ptr<Model> model = build_model(config, loader);
   describe(*checkpoint, loader, model->shape(), loaded);
   loaded.info.dtype = dtype_name(dtype);
   loaded.info.kv_cache_dtype = dtype_name(kv_dtype);
@@ -134,8 +146,40 @@ LoadedModel load_model(const EngineConfig& config) {
   loaded.runner = std::make_unique<ModelRunner>(
       *loaded.backend, std::move(model), dtype, kv_dtype,
       RunnerLimits{.max_tokens = loaded.max_num_batched_tokens, .block_size = kBlockSize});
-  allocate_kv(config, loaded);
+  plan_memory(config, loaded);
+  allocate_kv(loaded);
   return loaded;
+}
+
+void reload_model(const EngineConfig& config, LoadedModel& loaded) {
+  const ModelInfo& info = loaded.info;
+  const std::unique_ptr<Checkpoint> checkpoint = open_checkpoint(config.model, config.load_format);
+  check_same(config, "the architecture", checkpoint->architecture(), info.architecture);
+  const DType dtype = choose_dtype(config.dtype, checkpoint->main_scheme());
+  check_same(config, "the dtype", dtype_name(dtype), std::string_view(info.dtype));
+  WeightLoader loader(*loaded.backend, *checkpoint, dtype);
+  std::unique_ptr<Model> model;
+  try {
+    model = build_model(config, loader);
+  } catch (const InvalidArgument& error) {  // max_model_len, which fitted the old configuration
+    throw LoadError(
+        str_cat(config.model, ": not the model that the engine was made with; ", error.what()));
+  }
+  check_same_shape(config, model->shape(), loaded.runner->shape());
+  check_same(config, "the number of parameters", loader.num_parameters(), info.num_parameters);
+  loaded.runner->restore_model(std::move(model));
+}
+
+void allocate_kv(LoadedModel& loaded) {
+  const ModelInfo& info = loaded.info;
+  try {
+    loaded.runner->allocate_kv(info.num_kv_blocks);
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(str_cat("KV cache: ", info.num_kv_blocks, " blocks of ",
+                              info.kv_cache_bytes / info.num_kv_blocks, " bytes, beside ",
+                              info.weight_bytes, " bytes of weights and ", info.workspace_bytes,
+                              " of workspace, do not fit; ", error.what()));
+  }
 }
 
 }  // namespace octavo

@@ -1,4 +1,5 @@
-// From a configuration to a model on a back end. Used once, by the engine's constructor.
+// From a configuration to a model on a back end: at the engine's construction, and again, under its
+// lock, for what it gave back while it slept.
 #pragma once
 
 #include <memory>
@@ -23,5 +24,13 @@ struct LoadedModel {
 };
 
 LoadedModel load_model(const EngineConfig& config);
+
+// Reads the model's files again, for a runner that has released its model. The weights may have
+// changed, the model may not: throws LoadError where its architecture, shape, size or dtype is
+// another, OutOfMemory, and then the runner still has none.
+void reload_model(const EngineConfig& config, LoadedModel& loaded);
+
+// Allocates the KV cache of info.num_kv_blocks. Throws OutOfMemory that names every term.
+void allocate_kv(LoadedModel& loaded);
 
 }  // namespace octavo

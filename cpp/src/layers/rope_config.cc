@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <string>
 
 #include "base/check.h"
 
@@ -145,6 +144,10 @@ int64_t RopeConfig::scaled_max_positions() const {
     case RopeType::kLlama3: break;
   }
   return max_positions;
+}
+
+std::string RopeConfig::prefix_salt(int64_t prompt_len) const {
+  return own_frequencies(prompt_len) ? str_cat("rope", prompt_len) : std::string();
 }
 
 RopeConfig read_rope_config(const Json& config, int64_t head_dim, int64_t max_positions) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/json.h"
@@ -38,6 +39,14 @@ struct RopeConfig {
 
   // The context length for which the scaling is meant.
   int64_t scaled_max_positions() const;
+
+  // A prompt of this length is rotated by frequencies that no shorter or longer one has.
+  bool own_frequencies(int64_t prompt_len) const {
+    return type == RopeType::kDynamic && prompt_len > max_positions;
+  }
+  // Keys of equal tokens differ between prompts of such lengths, so they must not share a prefix:
+  // an additional cache salt, or empty.
+  std::string prefix_salt(int64_t prompt_len) const;
 };
 
 // Reads rope_parameters (transformers 5) or rope_theta with rope_scaling. Throws LoadError that

@@ -44,7 +44,7 @@ void Rotary::write_row(int64_t row, int64_t position, std::span<const float> fre
 void Rotary::append_rows(int64_t begin, int64_t end, int64_t prompt_len,
                          std::vector<int32_t>& rows) {
   std::vector<float> frequencies;
-  if (own_frequencies(prompt_len) && begin < prompt_len) {
+  if (config_.own_frequencies(prompt_len) && begin < prompt_len) {
     frequencies = inverse_frequencies(config_, prompt_len);
   }
   for (int64_t position = begin; position < end; ++position) {
@@ -57,10 +57,6 @@ void Rotary::append_rows(int64_t begin, int64_t end, int64_t prompt_len,
     write_row(row, position, frequencies);
     rows.push_back(static_cast<int32_t>(row));
   }
-}
-
-std::string Rotary::prefix_salt(int64_t prompt_len) const {
-  return own_frequencies(prompt_len) ? str_cat("rope", prompt_len) : std::string();
 }
 
 }  // namespace octavo

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <span>
-#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -20,6 +19,7 @@ class Rotary {
          int64_t max_batch_tokens);
   void build();
 
+  const RopeConfig& config() const { return config_; }
   Tensor table() const;  // float32 [rows, dim]: cosines, then sines
 
   // Begins a step: rows made for the last one are free again.
@@ -30,14 +30,7 @@ class Rotary {
   // those of the length that it completes.
   void append_rows(int64_t begin, int64_t end, int64_t prompt_len, std::vector<int32_t>& rows);
 
-  // Keys of equal tokens differ between prompts of such lengths, so they must not share a prefix:
-  // an additional cache salt, or empty.
-  std::string prefix_salt(int64_t prompt_len) const;
-
  private:
-  bool own_frequencies(int64_t prompt_len) const {
-    return config_.type == RopeType::kDynamic && prompt_len > config_.max_positions;
-  }
   void write_row(int64_t row, int64_t position, std::span<const float> frequencies);
 
   Backend& backend_;

@@ -18,13 +18,13 @@ ModelRunner::ModelRunner(Backend& backend, std::unique_ptr<Model> model, DType w
                          DType kv_dtype, const RunnerLimits& limits)
     : backend_(backend),
       model_(std::move(model)),
+      shape_(model_->shape()),
       activation_dtype_(backend.activation_dtype(weights)),
       kv_dtype_(kv_dtype),
       limits_(limits),
       inputs_(backend, limits.max_tokens, limits.block_size) {
-  arena_ = Arena(allocate_for(
-      str_cat("workspace of a step of ", limits_.max_tokens, " tokens (max_num_batched_tokens)"),
-      backend_, measure_workspace()));
+  if (model_->rotary() != nullptr) rope_ = model_->rotary()->config();
+  allocate_workspace();
   next_ids_ = backend_.allocate(static_cast<size_t>(limits_.max_tokens) * sizeof(int32_t));
   host_ids_.reserve(static_cast<size_t>(limits_.max_tokens));
 }
@@ -44,9 +44,30 @@ void ModelRunner::allocate_kv(int64_t num_blocks) {
   kv_ = std::make_unique<KvStorage>(backend_, kv_shape(), shape().num_layers, num_blocks);
 }
 
+void ModelRunner::allocate_workspace() {
+  arena_ = Arena(allocate_for(
+      str_cat("workspace of a step of ", limits_.max_tokens, " tokens (max_num_batched_tokens)"),
+      backend_, measure_workspace()));
+}
+
+void ModelRunner::release_model() {
+  model_.reset();
+  arena_ = Arena();
+}
+
+void ModelRunner::restore_model(std::unique_ptr<Model> model) {
+  OCTAVO_CHECK(model_ == nullptr, "model runner: restore_model of a model that is there");
+  model_ = std::move(model);
+  try {
+    allocate_workspace();
+  } catch (...) {
+    model_.reset();
+    throw;
+  }
+}
+
 std::string ModelRunner::prefix_salt(int64_t prompt_len) const {
-  const Rotary* rotary = model_->rotary();
-  return rotary == nullptr ? std::string() : rotary->prefix_salt(prompt_len);
+  return rope_ ? rope_->prefix_salt(prompt_len) : std::string();
 }
 
 ForwardContext ModelRunner::make_context(Backend& backend, Arena& arena) const {
@@ -76,6 +97,7 @@ size_t ModelRunner::measure_workspace() const {
 }
 
 Tensor ModelRunner::forward(const StepPlan& plan, std::span<const int32_t> selected) {
+  OCTAVO_CHECK(model_ != nullptr, "model runner: the model has been released");
   OCTAVO_CHECK(kv_ != nullptr, "model runner: allocate_kv was not called");
   inputs_.fill(plan, model_->rotary(), selected);
   std::vector<BlockCopy> copies;
@@ -103,13 +125,15 @@ void ModelRunner::for_each_logits(const Tensor& hidden, const Take& take) {
 }
 
 void ModelRunner::launch(const StepPlan& plan, std::span<const int32_t> selected,
-                         std::span<const SampleRow> rows) {
+                         std::span<const SampleRow> rows,
+                         const std::function<void()>& before_sampling) {
   OCTAVO_CHECK(selected.size() == rows.size());
   const bool any =
       std::ranges::any_of(rows, [](const SampleRow& row) { return row.logprobs.wanted; });
   host_ids_.resize(rows.size());
   logprobs_.assign(any ? rows.size() : 0, {});
   const Tensor hidden = forward(plan, selected);
+  before_sampling();
   for_each_logits(hidden, [&](int64_t begin, const Tensor& logits) {
     const auto first = static_cast<size_t>(begin), count = static_cast<size_t>(logits.dim(0));
     const Tensor ids(next_ids_.as<int32_t>() + begin, DType::kInt32, {logits.dim(0)});

@@ -2,7 +2,9 @@
 // inputs. Owned by the engine, used on the step thread.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,7 +26,7 @@ class ModelRunner {
   ModelRunner(Backend& backend, std::unique_ptr<Model> model, DType weights, DType kv_dtype,
               const RunnerLimits& limits);
 
-  const ModelShape& shape() const { return model_->shape(); }
+  const ModelShape& shape() const { return shape_; }
   // An additional prefix-cache salt for prompts of this length; usually empty.
   std::string prefix_salt(int64_t prompt_len) const;
   size_t workspace_bytes() const { return arena_.capacity_bytes(); }
@@ -32,10 +34,19 @@ class ModelRunner {
   size_t kv_block_bytes() const;
   void allocate_kv(int64_t num_blocks);
 
+  // Gives memory back: the KV cache with its contents, or the weights and the workspace. No step
+  // runs until both are there again; the shape and the salts stay known.
+  void release_kv() { kv_.reset(); }
+  void release_model();
+  // Takes a model of the same shape and the workspace again. Throws OutOfMemory, and then has
+  // neither.
+  void restore_model(std::unique_ptr<Model> model);
+
   // Runs a step. Row selected[i] of the batch (the plan's tokens in its order) gives its logits to
-  // rows[i], which tells how they become a token.
+  // rows[i], which tells how they become a token. `before_sampling` is called when the forward pass
+  // has been launched; it may still change the rows.
   void launch(const StepPlan& plan, std::span<const int32_t> selected,
-              std::span<const SampleRow> rows);
+              std::span<const SampleRow> rows, const std::function<void()>& before_sampling);
   // Waits for the launched step: one id for each of its rows, or -1 where the logits hold a NaN.
   std::span<const int32_t> collect();
   // After collect: the log-probabilities of each row, those that wanted none empty.
@@ -45,6 +56,7 @@ class ModelRunner {
   void compute_logits(const StepPlan& plan, float* out);
 
  private:
+  void allocate_workspace();
   KvShape kv_shape() const;
   ForwardContext make_context(Backend& backend, Arena& arena) const;
   // The batch's hidden states [tokens, hidden_size].
@@ -56,7 +68,9 @@ class ModelRunner {
   size_t measure_workspace() const;
 
   Backend& backend_;
-  std::unique_ptr<Model> model_;
+  std::unique_ptr<Model> model_;  // null while released
+  const ModelShape shape_;
+  std::optional<RopeConfig> rope_;
   DType activation_dtype_;
   DType kv_dtype_;
   RunnerLimits limits_;

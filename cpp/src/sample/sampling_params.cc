@@ -73,6 +73,18 @@ void check_logprobs(const SamplingParams& params, int64_t vocab_size) {
   check_ids(params.logprob_token_ids, "logprob_token_ids", vocab_size, kMaxStopIds);
 }
 
+void check_repetition(const RepetitionDetection& params) {
+  require(params.max_pattern_size >= 0 && params.min_pattern_size >= 0,
+          str_cat("repetition_detection must have sizes of at least 0, got ",
+                  params.min_pattern_size, " to ", params.max_pattern_size, "."));
+  require(params.min_pattern_size <= params.max_pattern_size,
+          str_cat("repetition_detection: min_pattern_size must be at most max_pattern_size=",
+                  params.max_pattern_size, ", got ", params.min_pattern_size, "."));
+  require(
+      params.max_pattern_size == 0 || params.min_count >= 2,
+      str_cat("repetition_detection: min_count must be at least 2, got ", params.min_count, "."));
+}
+
 }  // namespace
 
 void SamplingParams::validate(int64_t vocab_size) const {
@@ -98,6 +110,13 @@ void SamplingParams::validate(int64_t vocab_size) const {
   check_penalties(*this);
   check_edits(*this, vocab_size);
   check_logprobs(*this, vocab_size);
+  check_repetition(repetition_detection);
+  require(logits_processors.size() <= kMaxStopIds,
+          str_cat("logits_processors must hold at most ", kMaxStopIds, ", got ",
+                  logits_processors.size(), "."));
+  for (const auto& processor : logits_processors) {
+    require(processor != nullptr, "logits_processors must not hold a null pointer.");
+  }
 }
 
 }  // namespace octavo

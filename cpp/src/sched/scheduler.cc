@@ -53,6 +53,11 @@ void Scheduler::remove(Sequence* sequence) {
   sequence->state = SequenceState::kFinished;
 }
 
+void Scheduler::preempt_all() {
+  OCTAVO_CHECK(!step_in_flight_, "scheduler: preempt_all during a step");
+  while (!running_.empty()) preempt(running_.back());
+}
+
 StepPlan Scheduler::schedule() {
   OCTAVO_CHECK(!step_in_flight_, "scheduler: schedule before the last step was completed");
   StepPlan plan;

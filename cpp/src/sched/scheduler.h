@@ -36,6 +36,10 @@ class Scheduler {
   // after the plan has run. No effect on a sequence that is finished.
   void remove(Sequence* sequence);
 
+  // Every running sequence loses its blocks and waits again, in order, before those that wait
+  // already. Between steps only.
+  void preempt_all();
+
   // The next step; empty only when there are no sequences. All of them have tokens to compute.
   // A plan that is not empty is in flight until complete().
   StepPlan schedule();

@@ -1,0 +1,13 @@
+#include "grammar/schema_check.h"
+
+#include "grammar/schema_rewriter.h"
+#include "grammar/schema_source.h"
+
+namespace octavo {
+
+std::string enforced_schema(std::string_view schema, bool additional_properties) {
+  const SchemaSource source(schema);
+  return SchemaRewriter(source, additional_properties).run().dump();
+}
+
+}  // namespace octavo

@@ -1,0 +1,198 @@
+// SamplingParams and what they are made of.
+#include "octavo/sampling_params.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <memory>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "bindings.h"
+#include "octavo/error.h"
+
+namespace octavo {
+namespace {
+
+// Keyword arguments by the fields' names; None is a field's default.
+void init_sampling_params(nb::pointer_and_handle<SamplingParams> self, const nb::kwargs& kwargs) {
+  new (self.p) SamplingParams();
+  nb::inst_mark_ready(self.h);
+  for (const auto& [name, value] : kwargs) {
+    if (!nb::hasattr(self.h, name)) {
+      throw nb::type_error(("SamplingParams: unknown argument '" + nb::cast<std::string>(name) +
+                            "'; expected the name of a field")
+                               .c_str());
+    }
+    if (!value.is_none()) nb::setattr(self.h, name, value);
+  }
+}
+
+std::map<int32_t, float> logit_bias(const SamplingParams& params) {
+  std::map<int32_t, float> result;
+  for (const TokenBias& bias : params.logit_bias) result[bias.token_id] = bias.bias;
+  return result;
+}
+
+void set_logit_bias(SamplingParams& params, const std::map<int32_t, float>& biases) {
+  params.logit_bias.clear();
+  for (const auto& [token_id, bias] : biases) params.logit_bias.push_back({token_id, bias});
+}
+
+constexpr std::array<std::pair<StructureKind, std::string_view>, 6> kStructureKinds{{
+    {StructureKind::kJsonSchema, "json_schema"},
+    {StructureKind::kJsonObject, "json_object"},
+    {StructureKind::kRegex, "regex"},
+    {StructureKind::kChoice, "choice"},
+    {StructureKind::kGrammar, "grammar"},
+    {StructureKind::kStructuralTag, "structural_tag"},
+}};
+
+std::string structure_kind(const StructuredOutputs& structure) {
+  for (const auto& [kind, name] : kStructureKinds) {
+    if (kind == structure.kind) return std::string(name);
+  }
+  return "";
+}
+
+void set_structure_kind(StructuredOutputs& structure, const std::string& name) {
+  for (const auto& [kind, known] : kStructureKinds) {
+    if (known == name) {
+      structure.kind = kind;
+      return;
+    }
+  }
+  throw InvalidArgument("structured_outputs: kind '" + name +
+                        "'; expected json_schema, json_object, regex, choice, grammar or "
+                        "structural_tag");
+}
+
+void bind_structured_outputs(nb::module_& m) {
+  nb::class_<StructuredOutputs>(m, "StructuredOutputs",
+                                "What the text of a request must look like.")
+      .def(
+          "__init__",
+          [](StructuredOutputs* self, const std::string& kind, std::string text,
+             std::vector<std::string> choices, bool any_whitespace, bool additional_properties) {
+            StructuredOutputs structure{.text = std::move(text),
+                                        .choices = std::move(choices),
+                                        .any_whitespace = any_whitespace,
+                                        .additional_properties = additional_properties};
+            set_structure_kind(structure, kind);
+            new (self) StructuredOutputs(std::move(structure));
+          },
+          nb::arg("kind"), nb::arg("text") = "", nb::arg("choices") = std::vector<std::string>(),
+          nb::arg("any_whitespace") = true, nb::arg("additional_properties") = true)
+      .def_prop_rw("kind", &structure_kind, &set_structure_kind)
+      .def_rw("text", &StructuredOutputs::text)
+      .def_rw("choices", &StructuredOutputs::choices)
+      .def_rw("any_whitespace", &StructuredOutputs::any_whitespace)
+      .def_rw("additional_properties", &StructuredOutputs::additional_properties);
+}
+
+// A Python callable. The engine's threads run it, and may drop the last reference to it.
+class PythonProcessor : public LogitsProcessor {
+ public:
+  explicit PythonProcessor(nb::callable function) : function_(std::move(function)) {}
+  ~PythonProcessor() override {
+    if (!Py_IsInitialized()) {
+      function_.release();  // nobody is left to give it to
+      return;
+    }
+    const nb::gil_scoped_acquire acquire;
+    function_.reset();
+  }
+
+  nb::object function() const { return function_; }
+
+  void process(std::span<const int32_t> ids, std::span<float> logits) override {
+    const nb::gil_scoped_acquire acquire;
+    using Ids = nb::ndarray<nb::numpy, const int32_t, nb::ndim<1>>;
+    using Logits = nb::ndarray<nb::numpy, float, nb::ndim<1>>;
+    // Views: their owner is somebody else, for as long as the call takes.
+    const nb::capsule nobody(this, [](void*) noexcept {});
+    try {
+      function_(Ids(ids.data(), {ids.size()}, nobody),
+                Logits(logits.data(), {logits.size()}, nobody));
+    } catch (nb::python_error& error) {
+      const std::string what = error.what();  // with the GIL, which the handler above lacks
+      throw Error(what);
+    }
+  }
+
+ private:
+  nb::object function_;
+};
+
+nb::list logits_processors(const SamplingParams& params) {
+  nb::list list;
+  for (const auto& processor : params.logits_processors) {
+    const auto* python = dynamic_cast<const PythonProcessor*>(processor.get());
+    list.append(python == nullptr ? nb::none() : python->function());
+  }
+  return list;
+}
+
+void set_logits_processors(SamplingParams& params, const std::vector<nb::callable>& functions) {
+  params.logits_processors.clear();
+  for (const nb::callable& function : functions) {
+    params.logits_processors.push_back(std::make_shared<PythonProcessor>(function));
+  }
+}
+
+using Sizes = std::tuple<int32_t, int32_t, int32_t>;
+
+Sizes repetition_detection(const SamplingParams& params) {
+  const RepetitionDetection& r = params.repetition_detection;
+  return {r.max_pattern_size, r.min_pattern_size, r.min_count};
+}
+
+void set_repetition_detection(SamplingParams& params, const Sizes& sizes) {
+  params.repetition_detection = {.max_pattern_size = std::get<0>(sizes),
+                                 .min_pattern_size = std::get<1>(sizes),
+                                 .min_count = std::get<2>(sizes)};
+}
+
+void bind_sampling_params(nb::module_& m) {
+  nb::class_<SamplingParams>(m, "SamplingParams", "How the tokens of one request are chosen.")
+      .def("__init__", &init_sampling_params)
+      .def_rw("n", &SamplingParams::n)
+      .def_rw("temperature", &SamplingParams::temperature)
+      .def_rw("top_p", &SamplingParams::top_p)
+      .def_rw("top_k", &SamplingParams::top_k)
+      .def_rw("min_p", &SamplingParams::min_p)
+      .def_rw("seed", &SamplingParams::seed)
+      .def_rw("max_tokens", &SamplingParams::max_tokens)
+      .def_rw("min_tokens", &SamplingParams::min_tokens)
+      .def_rw("ignore_eos", &SamplingParams::ignore_eos)
+      .def_rw("stop_token_ids", &SamplingParams::stop_token_ids)
+      .def_rw("extra_eos_token_ids", &SamplingParams::extra_eos_token_ids)
+      .def_rw("presence_penalty", &SamplingParams::presence_penalty)
+      .def_rw("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_rw("repetition_penalty", &SamplingParams::repetition_penalty)
+      .def_prop_rw("logit_bias", &logit_bias, &set_logit_bias)
+      .def_rw("allowed_token_ids", &SamplingParams::allowed_token_ids)
+      .def_rw("bad_words", &SamplingParams::bad_words)
+      .def_rw("logprobs", &SamplingParams::logprobs)
+      .def_rw("prompt_logprobs", &SamplingParams::prompt_logprobs)
+      .def_rw("logprob_token_ids", &SamplingParams::logprob_token_ids)
+      .def_rw("structured_outputs", &SamplingParams::structured_outputs)
+      .def_prop_rw("repetition_detection", &repetition_detection, &set_repetition_detection)
+      .def_rw("skip_reading_prefix_cache", &SamplingParams::skip_reading_prefix_cache)
+      .def_prop_rw("logits_processors", &logits_processors, &set_logits_processors);
+}
+
+}  // namespace
+
+void bind_params(nb::module_& m) {
+  bind_structured_outputs(m);
+  bind_sampling_params(m);
+}
+
+}  // namespace octavo

@@ -1,0 +1,5 @@
+"""``LLM`` where programs written for vLLM look for it."""
+
+from octavo.llm import LLM
+
+__all__ = ["LLM"]

@@ -1,0 +1,1 @@
+"""Where programs written for vLLM look for LoRA adapters."""

@@ -1,0 +1,1 @@
+"""Where programs written for vLLM look for what makes prompts of conversations."""

@@ -1,0 +1,1 @@
+"""Where programs written for older versions of vLLM look for tokenizers."""
