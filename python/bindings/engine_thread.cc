@@ -177,6 +177,17 @@ RequestId add_request(const PyEngineThread& self, nb::handle prompt, const Sampl
   return id;
 }
 
+RequestId add_beam_search(const PyEngineThread& self, nb::handle prompt,
+                          const BeamSearchParams& params, const PyOutputQueue& outputs,
+                          const std::string& cache_salt, std::optional<nb::set> owned) {
+  const std::vector<int32_t> ids = to_token_ids(prompt);
+  const std::shared_ptr<OutputQueue>& queue = outputs.shared();
+  const RequestId id = self.with_thread(
+      [&](EngineThread& thread) { return thread.add_beam_search(ids, params, queue, cache_salt); });
+  if (owned) owned->add(id);  // as add_request
+  return id;
+}
+
 void run_between_steps(const PyEngineThread& self, const nb::callable& function) {
   std::exception_ptr error;  // stays with this thread, which holds the GIL when it is destroyed
   self.with_thread([&](EngineThread& thread) {
@@ -212,6 +223,8 @@ void bind_engine_thread(nb::module_& m) {
   nb::class_<PyEngineThread>(m, "EngineThread", "Steps an engine while there is work.")
       .def(nb::init<nb::handle_t<Engine>>(), nb::arg("engine"))
       .def("add_request", &add_request, nb::arg("prompt_token_ids"), nb::arg("params"),
+           nb::arg("outputs"), nb::arg("cache_salt") = "", nb::arg("owned") = nb::none())
+      .def("add_beam_search", &add_beam_search, nb::arg("prompt_token_ids"), nb::arg("params"),
            nb::arg("outputs"), nb::arg("cache_salt") = "", nb::arg("owned") = nb::none())
       .def(
           "abort",

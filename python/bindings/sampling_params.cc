@@ -15,18 +15,20 @@
 #include <utility>
 
 #include "bindings.h"
+#include "octavo/beam_search.h"
 #include "octavo/error.h"
 
 namespace octavo {
 namespace {
 
 // Keyword arguments by the fields' names; None is a field's default.
-void init_sampling_params(nb::pointer_and_handle<SamplingParams> self, const nb::kwargs& kwargs) {
-  new (self.p) SamplingParams();
+template <typename Params>
+void init_by_name(nb::pointer_and_handle<Params> self, const nb::kwargs& kwargs) {
+  new (self.p) Params();
   nb::inst_mark_ready(self.h);
   for (const auto& [name, value] : kwargs) {
     if (!nb::hasattr(self.h, name)) {
-      throw nb::type_error(("SamplingParams: unknown argument '" + nb::cast<std::string>(name) +
+      throw nb::type_error(("parameters: unknown argument '" + nb::cast<std::string>(name) +
                             "'; expected the name of a field")
                                .c_str());
     }
@@ -161,7 +163,7 @@ void set_repetition_detection(SamplingParams& params, const Sizes& sizes) {
 
 void bind_sampling_params(nb::module_& m) {
   nb::class_<SamplingParams>(m, "SamplingParams", "How the tokens of one request are chosen.")
-      .def("__init__", &init_sampling_params)
+      .def("__init__", &init_by_name<SamplingParams>)
       .def_rw("n", &SamplingParams::n)
       .def_rw("temperature", &SamplingParams::temperature)
       .def_rw("top_p", &SamplingParams::top_p)
@@ -188,11 +190,52 @@ void bind_sampling_params(nb::module_& m) {
       .def_prop_rw("logits_processors", &logits_processors, &set_logits_processors);
 }
 
+constexpr std::array<std::pair<EarlyStopping, std::string_view>, 4> kEarlyStopping{{
+    {EarlyStopping::kVllm, "vllm"},
+    {EarlyStopping::kTrue, "true"},
+    {EarlyStopping::kFalse, "false"},
+    {EarlyStopping::kNever, "never"},
+}};
+
+std::string early_stopping(const BeamSearchParams& params) {
+  for (const auto& [rule, name] : kEarlyStopping) {
+    if (rule == params.early_stopping) return std::string(name);
+  }
+  return "";
+}
+
+void set_early_stopping(BeamSearchParams& params, const std::string& name) {
+  for (const auto& [rule, known] : kEarlyStopping) {
+    if (known == name) {
+      params.early_stopping = rule;
+      return;
+    }
+  }
+  throw InvalidArgument("early_stopping: '" + name + "'; expected vllm, true, false or never");
+}
+
+void bind_beam_search_params(nb::module_& m) {
+  nb::class_<BeamSearchParams>(m, "BeamSearchParams",
+                               "How the most probable continuations of a prompt are searched.")
+      .def("__init__", &init_by_name<BeamSearchParams>)
+      .def_rw("beam_width", &BeamSearchParams::beam_width)
+      .def_rw("max_tokens", &BeamSearchParams::max_tokens)
+      .def_rw("length_penalty", &BeamSearchParams::length_penalty)
+      .def_prop_rw("early_stopping", &early_stopping, &set_early_stopping)
+      .def_rw("num_return_sequences", &BeamSearchParams::num_return_sequences)
+      .def_rw("num_groups", &BeamSearchParams::num_groups)
+      .def_rw("diversity_penalty", &BeamSearchParams::diversity_penalty)
+      .def_rw("stop", &BeamSearchParams::stop)
+      .def_rw("stream", &BeamSearchParams::stream)
+      .def_rw("tokens", &BeamSearchParams::tokens);
+}
+
 }  // namespace
 
 void bind_params(nb::module_& m) {
   bind_structured_outputs(m);
   bind_sampling_params(m);
+  bind_beam_search_params(m);
 }
 
 }  // namespace octavo

@@ -45,6 +45,31 @@ nb::object take_prompt_logprobs(RequestOutput& output) {
                         to_array(std::move(ranks)), to_array(std::move(ends)));
 }
 
+nb::list beam_logprobs(const Beam& beam) {
+  nb::list list;
+  for (const auto& candidates : beam.logprobs) {
+    list.append(nb::make_tuple(candidates->token_ids, candidates->logprobs, candidates->ranks));
+  }
+  return list;
+}
+
+std::optional<std::string> reason_name(FinishReason reason) {
+  if (reason == FinishReason::kNone) return std::nullopt;
+  return std::string(finish_reason_name(reason));
+}
+
+void bind_beam(nb::module_& m) {
+  nb::class_<Beam>(m, "Beam", "One result of a beam search.")
+      .def_ro("token_ids", &Beam::token_ids)
+      .def_ro("logprob", &Beam::logprob)
+      .def_ro("score", &Beam::score)
+      .def_prop_ro("finish_reason",
+                   [](const Beam& beam) { return reason_name(beam.finish_reason); })
+      .def_ro("stop_token_id", &Beam::stop_token_id)
+      .def_ro("stop_index", &Beam::stop_index)
+      .def_prop_ro("logprobs", &beam_logprobs);
+}
+
 std::tuple<double, double, double, double, int32_t> times(const RequestOutput& output) {
   const RequestTimes& t = output.times;
   return {t.queued, t.scheduled, t.first_token, t.last_token, t.num_preemptions};
@@ -67,14 +92,12 @@ void bind_request_output(nb::module_& m) {
       .def_prop_ro("logprobs", [](const RequestOutput& output) { return to_list(output.logprobs); })
       .def_prop_ro("prompt_logprobs", &take_prompt_logprobs)
       .def_prop_ro("finish_reason",
-                   [](const RequestOutput& output) -> std::optional<std::string> {
-                     if (!output.finished()) return std::nullopt;
-                     return std::string(finish_reason_name(output.finish_reason));
-                   })
+                   [](const RequestOutput& output) { return reason_name(output.finish_reason); })
       .def_ro("stop_token_id", &RequestOutput::stop_token_id)
       .def_ro("error", &RequestOutput::error)
       .def_ro("num_cached_tokens", &RequestOutput::num_cached_tokens)
       .def_ro("request_finished", &RequestOutput::request_finished)
+      .def_ro("beams", &RequestOutput::beams)
       .def_prop_ro("times", &times);
 }
 
@@ -103,6 +126,7 @@ void bind_model_info(nb::module_& m) {
 }  // namespace
 
 void bind_types(nb::module_& m) {
+  bind_beam(m);
   bind_request_output(m);
   bind_model_info(m);
 }

@@ -107,6 +107,53 @@ class SamplingParams:
         logits_processors: Sequence[Callable[..., object]] = [],
     ) -> None: ...
 
+class BeamSearchParams:
+    """How the most probable continuations of a prompt are searched."""
+
+    beam_width: int
+    max_tokens: int
+    length_penalty: float
+    early_stopping: str  # "vllm", "true", "false", "never"
+    num_return_sequences: int  # 0: beam_width
+    num_groups: int
+    diversity_penalty: float
+    stop: list[str]  # texts that end a beam; needs Engine.set_vocabulary
+    stream: bool  # each step's output brings the best beam so far
+    tokens: SamplingParams  # ends, penalties, bias, bans, structured_outputs
+    def __init__(
+        self,
+        *,
+        beam_width: int,
+        max_tokens: int,
+        length_penalty: float = 1.0,
+        early_stopping: str = "vllm",
+        num_return_sequences: int = 0,
+        num_groups: int = 1,
+        diversity_penalty: float = 0.0,
+        stop: Sequence[str] = [],
+        stream: bool = False,
+        tokens: SamplingParams = ...,
+    ) -> None: ...
+
+class Beam:
+    """One result of a beam search."""
+
+    @property
+    def token_ids(self) -> list[int]: ...  # generated, an end token included
+    @property
+    def logprob(self) -> float: ...  # the sum over token_ids
+    @property
+    def score(self) -> float: ...  # logprob / length ** length_penalty
+    @property
+    def finish_reason(self) -> str | None: ...  # "stop", "length"; None: still alive
+    @property
+    def stop_token_id(self) -> int | None: ...  # None for the model's own end of sequence
+    @property
+    def stop_index(self) -> int: ...  # of BeamSearchParams.stop, where one ended it; else -1
+    @property
+    def logprobs(self) -> list[tuple[list[int], list[float], list[int]]]:
+        """For each token the candidates that it was chosen from: ids, log-probabilities, ranks."""
+
 class RequestOutput:
     """What one step produced for one sample of one request."""
 
@@ -144,6 +191,11 @@ class RequestOutput:
     def num_cached_tokens(self) -> int: ...  # prompt tokens that the prefix cache supplied
     @property
     def request_finished(self) -> bool: ...  # every sample of the request has ended
+    @property
+    def beams(self) -> list[Beam]:
+        """Of a beam search: the results, best first, with the last output; before it, with
+        ``stream``, the best beam so far."""
+
     @property
     def times(self) -> tuple[float, float, float, float, int]:
         """queued, scheduled, first token, last token, in seconds of ``time.monotonic``, 0 where it
@@ -289,6 +341,16 @@ class EngineThread:
     ) -> int:
         """As ``Engine.add_request``; the request's outputs go to ``outputs``, where some may be
         before this returns."""
+
+    def add_beam_search(
+        self,
+        prompt_token_ids: Sequence[int] | NDArray[np.integer[Any]],
+        params: BeamSearchParams,
+        outputs: OutputQueue,
+        cache_salt: str = "",
+        owned: set[int] | None = None,
+    ) -> int:
+        """Searches from a prompt. Its outputs have sample_index 0."""
 
     def abort(self, request_id: int) -> None: ...
     def abort_sample(self, request_id: int, sample_index: int) -> None: ...

@@ -315,10 +315,56 @@ TEST_CASE("forks may exceed max_num_seqs, a step does not") {
   CHECK(scheduled_ids(house.step()) == Ids{3, 2});
 }
 
+// Computes what is known, and appends nothing.
+Ids compute(House& house) {
+  const StepPlan plan = house.scheduler.schedule();
+  Ids ids = scheduled_ids(plan);
+  if (!plan.empty()) house.scheduler.complete(plan);
+  check_invariants(house.scheduler, house.blocks);
+  return ids;
+}
+
+TEST_CASE("a fork may go on behind its parent, and computes only what is new") {
+  House house({});
+  Sequence* parent = house.add(iota(18));
+  compute(house);
+  Sequence* child = house.make(iota(19));
+  house.scheduler.fork(*parent, child);
+  CHECK(child->num_computed == 18);
+  parent->tokens.push_back(99);
+  const StepPlan plan = house.scheduler.schedule();
+  REQUIRE(plan.sequences.size() == 2);
+  CHECK(plan.sequences[0].tokens.size() == 1);
+  CHECK(plan.sequences[1].tokens.size() == 1);
+  CHECK(plan.copies.size() == 1);  // of the block in which both go on
+  house.scheduler.complete(plan);
+}
+
+TEST_CASE("parked sequences are passed over, and give way when nothing else can run") {
+  House house({}, 16, false);
+  Sequence* first = house.add(iota(30));
+  Sequence* second = house.add(iota(30, 100));
+  CHECK(compute(house) == Ids{0, 1});
+  first->parked = second->parked = true;
+  CHECK(compute(house).empty());
+  Sequence* third = house.add(iota(20, 200));
+  CHECK(compute(house) == Ids{2});
+  CHECK(first->state == SequenceState::kRunning);
+  CHECK(second->state == SequenceState::kWaiting);
+  CHECK(second->num_preemptions == 1);
+  third->parked = true;
+  CHECK(compute(house).empty());  // the one that gave way is not computed again while it is parked
+  second->parked = false;
+  CHECK(compute(house) == Ids{1});
+  CHECK(third->state == SequenceState::kWaiting);
+  for (Sequence* sequence : {first, second, third}) house.scheduler.remove(sequence);
+  CHECK(house.blocks.num_blocks_used() == 0);
+}
+
 TEST_CASE("fork refuses what is not a beginning, a finished parent and a step in flight") {
   House house({});
   Sequence* parent = house.add(iota(6));
-  CHECK_THROWS_AS(house.scheduler.fork(*parent, house.make(iota(7))), InternalError);
+  CHECK_THROWS_AS(house.scheduler.fork(*parent, house.make(iota(7, 1))), InternalError);
   CHECK_THROWS_AS(house.scheduler.fork(*parent, house.make(iota(6, 1))), InternalError);
   CHECK_THROWS_AS(house.scheduler.fork(*parent, house.make({})), InternalError);
   CHECK_THROWS_AS(house.scheduler.fork(*parent, parent), InternalError);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "octavo/beam_search.h"
 #include "octavo/engine_config.h"
 #include "octavo/error.h"
 #include "octavo/export.h"
@@ -75,9 +76,15 @@ class OCTAVO_EXPORT Engine {
   RequestId add_request(std::span<const int32_t> prompt_token_ids, const SamplingParams& params,
                         std::string_view cache_salt = {});
 
+  // Adds a search for the most probable continuations of the prompt. Its outputs have sample index
+  // 0; the last one brings the beams. Throws as add_request.
+  RequestId add_beam_search(std::span<const int32_t> prompt_token_ids,
+                            const BeamSearchParams& params, std::string_view cache_salt = {});
+
   // Throws what add_request would throw for these values. Changes nothing and never waits for a
   // step; begins to compile the grammar of structured outputs.
   void validate(std::span<const int32_t> prompt_token_ids, const SamplingParams& params) const;
+  void validate(std::span<const int32_t> prompt_token_ids, const BeamSearchParams& params) const;
 
   // The bytes that each token adds to a text, at most vocab_size of them; empty: a special token,
   // which no structure can hold. Structured outputs need it. May be called once; throws

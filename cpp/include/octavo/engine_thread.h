@@ -55,6 +55,10 @@ class OCTAVO_EXPORT EngineThread {
   RequestId add_request(std::span<const int32_t> prompt_token_ids, const SamplingParams& params,
                         std::shared_ptr<OutputQueue> outputs, std::string_view cache_salt = {});
 
+  RequestId add_beam_search(std::span<const int32_t> prompt_token_ids,
+                            const BeamSearchParams& params, std::shared_ptr<OutputQueue> outputs,
+                            std::string_view cache_salt = {});
+
   // The request's outputs stop now, also those of a step in progress; its blocks are free when
   // that step has ended. No effect on a request that is not in flight.
   void abort(RequestId id);

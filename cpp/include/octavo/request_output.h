@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -35,6 +36,18 @@ struct OCTAVO_EXPORT RequestTimes {
   int32_t num_preemptions = 0;
 };
 
+// One result of a beam search.
+struct OCTAVO_EXPORT Beam {
+  std::vector<int32_t> token_ids;                    // generated, an end token included
+  double logprob = 0;                                // the sum over token_ids
+  double score = 0;                                  // logprob / length^length_penalty
+  FinishReason finish_reason = FinishReason::kNone;  // none: it is still alive
+  std::optional<int32_t> stop_token_id;              // as in RequestOutput
+  int32_t stop_index = -1;  // of BeamSearchParams::stop, where one ended it
+  // For each token the candidates that it was chosen from, best first. Shared between beams.
+  std::vector<std::shared_ptr<const TokenLogprobs>> logprobs;
+};
+
 struct OCTAVO_EXPORT RequestOutput {
   RequestId request_id = 0;
   int32_t sample_index = 0;             // 0..n-1
@@ -48,6 +61,9 @@ struct OCTAVO_EXPORT RequestOutput {
   int32_t num_cached_tokens = 0;         // prompt tokens that the prefix cache supplied
   bool request_finished = false;         // every sample of the request has ended
   RequestTimes times;
+  // Of a beam search: the results, best first, with the last output; before it the best beam so
+  // far, where that was asked for.
+  std::vector<Beam> beams;
 
   bool finished() const { return finish_reason != FinishReason::kNone; }
 };

@@ -29,19 +29,28 @@ RequestId Engine::add_request(std::span<const int32_t> prompt_token_ids,
   const int32_t max_tokens = impl_->check_prompt(prompt_token_ids, params);
   std::shared_ptr<GrammarJob> grammar = impl_->submit_grammar(params);
   const auto lock = impl_->lock();
-  const auto prompt_len = static_cast<int32_t>(prompt_token_ids.size());
   Request& request = impl_->new_request(prompt_token_ids, params, max_tokens);
-  std::string salt(cache_salt);
-  const std::string model_salt = impl_->loaded.runner->prefix_salt(prompt_len);
-  if (!model_salt.empty()) salt += '\0' + model_salt;
-  Sequence* sequence =
-      impl_->new_sequence(request.samples.front(), prompt_token_ids, prompt_len, salt);
-  if (grammar) {
-    impl_->start_grammar(request, std::move(grammar));
-  } else {
-    impl_->scheduler.add(sequence);
-  }
+  impl_->enqueue(request, prompt_token_ids, cache_salt, std::move(grammar));
   return request.id;
+}
+
+RequestId Engine::add_beam_search(std::span<const int32_t> prompt_token_ids,
+                                  const BeamSearchParams& params, std::string_view cache_salt) {
+  impl_->check_process();
+  const int32_t max_tokens = impl_->check_beams(prompt_token_ids, params);
+  std::shared_ptr<GrammarJob> grammar = impl_->submit_grammar(params.tokens);
+  const auto lock = impl_->lock();
+  Request& request = impl_->new_request(prompt_token_ids, params.effective_tokens(), max_tokens);
+  impl_->start_beams(request, params);
+  impl_->enqueue(request, prompt_token_ids, cache_salt, std::move(grammar));
+  return request.id;
+}
+
+void Engine::validate(std::span<const int32_t> prompt_token_ids,
+                      const BeamSearchParams& params) const {
+  impl_->check_process();
+  impl_->check_beams(prompt_token_ids, params);
+  impl_->submit_grammar(params.tokens);
 }
 
 void Engine::validate(std::span<const int32_t> prompt_token_ids,
@@ -53,7 +62,10 @@ void Engine::validate(std::span<const int32_t> prompt_token_ids,
 
 void Engine::set_vocabulary(std::vector<std::string> token_bytes) {
   impl_->check_process();
+  auto texts = std::make_shared<const std::vector<std::string>>(token_bytes);
   impl_->grammars.set_vocabulary(std::move(token_bytes));
+  const auto lock = impl_->lock();
+  impl_->token_texts = std::move(texts);
 }
 
 bool Engine::has_vocabulary() const { return impl_->grammars.has_vocabulary(); }
@@ -63,6 +75,10 @@ RequestId Engine::fork(RequestId parent, int32_t sample_index, const SamplingPar
   const Sequence& sequence = *impl_->find_sample(parent, sample_index).sequence;
   if (params.prompt_logprobs) {
     throw InvalidArgument("prompt_logprobs: a fork does not compute its prompt; expected none");
+  }
+  if (impl_->requests.at(parent)->beams) {
+    throw InvalidArgument(
+        str_cat("request ", parent, " is a beam search; expected one that draws"));
   }
   if (params.structured_outputs) {
     throw InvalidArgument("structured_outputs: a fork begins within a text; expected none");
@@ -108,6 +124,7 @@ bool Engine::abort_sample(RequestId id, int32_t sample_index) {
   if (found == impl_->requests.end()) return false;
   Request& request = *found->second;
   if (sample_index < 0 || static_cast<size_t>(sample_index) >= request.samples.size()) return false;
+  if (request.beams) return false;  // its beams are one result
   Sample& sample = request.samples[static_cast<size_t>(sample_index)];
   // Sample 0 computes the prompt for all; until then the whole request is what can be aborted.
   if (sample.finished || (sample_index == 0 && !request.prompt_computed && request.params.n > 1)) {

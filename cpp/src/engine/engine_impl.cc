@@ -147,6 +147,20 @@ Request& Engine::Impl::new_request(std::span<const int32_t> tokens, const Sampli
   return *requests.emplace(id, std::move(request)).first->second;
 }
 
+void Engine::Impl::enqueue(Request& request, std::span<const int32_t> prompt,
+                           std::string_view cache_salt, std::shared_ptr<GrammarJob> grammar) {
+  const auto prompt_len = static_cast<int32_t>(prompt.size());
+  std::string salt(cache_salt);
+  const std::string model_salt = loaded.runner->prefix_salt(prompt_len);
+  if (!model_salt.empty()) salt += '\0' + model_salt;
+  Sequence* sequence = new_sequence(request.samples.front(), prompt, prompt_len, salt);
+  if (grammar) {
+    start_grammar(request, std::move(grammar));
+  } else {
+    scheduler.add(sequence);
+  }
+}
+
 Sequence* Engine::Impl::new_sequence(Sample& sample, std::span<const int32_t> tokens,
                                      int32_t prompt_len, std::string_view salt) {
   sample.sequence = std::make_unique<Sequence>(
@@ -161,11 +175,14 @@ Sequence* Engine::Impl::new_sequence(Sample& sample, std::span<const int32_t> to
     sample.repetition = std::make_unique<RepetitionDetector>(request.params.repetition_detection,
                                                              request.max_tokens);
   }
-  if (!request.params.logits_processors.empty()) {
-    sample.custom = [&sample](std::span<float> logits) { return run_processors(sample, logits); };
-  }
+  set_custom(sample);
   samples_by_sequence.emplace(sample.sequence->id, &sample);
   return sample.sequence.get();
+}
+
+void Engine::Impl::set_custom(Sample& sample) {
+  if (sample.request->params.logits_processors.empty()) return;
+  sample.custom = [&sample](std::span<float> logits) { return run_processors(sample, logits); };
 }
 
 Sample& Engine::Impl::find_sample(RequestId id, int32_t sample_index) {
@@ -182,7 +199,11 @@ Sample& Engine::Impl::find_sample(RequestId id, int32_t sample_index) {
   return samples[static_cast<size_t>(sample_index)];
 }
 
-LogprobRequest Engine::Impl::logprob_request(const SamplingParams& params) const {
+LogprobRequest Engine::Impl::logprob_request(const Request& request) const {
+  const SamplingParams& params = request.params;
+  if (request.beams) {
+    return {.wanted = true, .processed = true, .top = request.beams->candidates_per_beam()};
+  }
   return {.wanted = params.logprobs.has_value() || !params.logprob_token_ids.empty(),
           .processed = config.logprobs_mode.starts_with("processed"),
           .logits = config.logprobs_mode.ends_with("logits"),
@@ -195,7 +216,8 @@ SampleRow Engine::Impl::sample_row(Sample& sample) const {
   const SamplingParams& params = request.params;
   LogitEdits edits = sample.edits->edits(request.stop.banned(request.num_generated(sample)));
   if (sample.custom) edits.custom = &sample.custom;
-  return {.temperature = params.greedy() ? 0.0f : params.temperature,
+  const bool greedy = params.greedy() || request.beams != nullptr;
+  return {.temperature = greedy ? 0.0f : params.temperature,
           .top_p = params.top_p,
           .min_p = params.min_p,
           .top_k = std::max(params.top_k, 0),
@@ -203,7 +225,7 @@ SampleRow Engine::Impl::sample_row(Sample& sample) const {
           .sample_index = static_cast<uint32_t>(sample.index),
           .position = static_cast<uint32_t>(sample.sequence->tokens.size()),
           .edits = edits,
-          .logprobs = logprob_request(params)};
+          .logprobs = logprob_request(request)};
 }
 
 // The row of each prompt token scores the token after it.
@@ -274,6 +296,10 @@ std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan, const Ste
     if (const int32_t position = rows.prompt_positions[row]; position >= 0) {
       request.prompt_failed = request.prompt_failed || tokens[row] < 0;
       request.prompt_logprobs[static_cast<size_t>(position - 1)] = std::move(logprobs[row]);
+      continue;
+    }
+    if (request.beams) {
+      offer(sample, tokens[row], std::move(logprobs[row]), outputs);
       continue;
     }
     std::vector<TokenLogprobs> prompt_logprobs;
@@ -384,11 +410,12 @@ void Engine::Impl::fail_request(Request& request, const std::string& error,
   for (Sample& sample : request.samples) {
     if (sample.finished) continue;
     end_sample(sample);
+    if (request.beams && sample.index > 0) continue;  // they are one result
     outputs.push_back({.request_id = request.id,
                        .sample_index = sample.index,
                        .finish_reason = FinishReason::kError,
                        .error = error,
-                       .request_finished = request.finished(),
+                       .request_finished = request.beams != nullptr || request.finished(),
                        .times = request.times});
   }
   forget(request.id, FinishReason::kError);

@@ -38,12 +38,16 @@ struct Engine::Impl {
   void check_logprobs(std::optional<int32_t> count, const char* kind) const;
   // The grammar of the structured outputs, none without. From any thread, without the lock.
   std::shared_ptr<GrammarJob> submit_grammar(const SamplingParams& params) const;
-  LogprobRequest logprob_request(const SamplingParams& params) const;
+  LogprobRequest logprob_request(const Request& request) const;
   int64_t kv_capacity() const { return loaded.info.num_kv_blocks * loaded.info.block_size; }
   Request& new_request(std::span<const int32_t> tokens, const SamplingParams& params,
                        int32_t max_tokens);
+  // Puts a new request into the scheduler, or lets it wait for its grammar.
+  void enqueue(Request& request, std::span<const int32_t> prompt, std::string_view cache_salt,
+               std::shared_ptr<GrammarJob> grammar);
   Sequence* new_sequence(Sample& sample, std::span<const int32_t> tokens, int32_t prompt_len,
                          std::string_view salt);
+  void set_custom(Sample& sample);
   Sample& find_sample(RequestId id, int32_t sample_index);
 
   // What the logits of a step's rows are for, in parallel lists.
@@ -71,6 +75,26 @@ struct Engine::Impl {
   void end_sample(Sample& sample);
   void forget(RequestId id, FinishReason reason);
 
+  // Beam search, engine_beams.cc.
+  struct BeamEnd;
+  int32_t check_beams(std::span<const int32_t> prompt, const BeamSearchParams& params) const;
+  void start_beams(Request& request, const BeamSearchParams& params);
+  std::string_view token_text(int32_t token) const;
+  void offer(Sample& sample, int32_t token, TokenLogprobs candidates,
+             std::vector<RequestOutput>& outputs);
+  BeamEnd beam_end(const Request& request, int32_t beam, int32_t token) const;
+  std::vector<BeamCandidate> beam_candidates(const Request& request, int32_t group,
+                                             std::span<const int32_t> taken) const;
+  Beam finished_beam(const Request& request, int32_t group, const BeamCandidate& candidate) const;
+  RequestOutput advance_beams(Request& request);
+  void keep_complete_beams(Request& request);
+  void place_beams(Request& request, std::span<const std::pair<int32_t, BeamCandidate>> next);
+  std::pair<Sample, LiveBeam> fork_beam(Request& request, const BeamCandidate& candidate);
+  void extend_beam(Sample& sample, LiveBeam& live, const BeamCandidate& candidate);
+  void seat_beam(Request& request, int32_t slot, std::pair<Sample, LiveBeam> child);
+  Beam best_live_beam(const Request& request) const;
+  void finish_beams(Request& request, RequestOutput& output);
+
   // Figures, engine_metrics.cc.
   void record_token(Sample& sample);
   void record_end(const Request& request, FinishReason reason);
@@ -96,9 +120,10 @@ struct Engine::Impl {
   std::condition_variable compiled;  // a grammar is ready, or has failed
   mutable GrammarCompiler grammars;  // has locks of its own
   MaskFiller mask_filler;
-  std::vector<MaskFiller::Job> mask_jobs;   // of the step in progress
-  std::vector<size_t> mask_rows;            // which of its rows they are
-  std::vector<RequestId> awaiting_grammar;  // not in the scheduler yet
+  std::vector<MaskFiller::Job> mask_jobs;                       // of the step in progress
+  std::vector<size_t> mask_rows;                                // which of its rows they are
+  std::vector<RequestId> awaiting_grammar;                      // not in the scheduler yet
+  std::shared_ptr<const std::vector<std::string>> token_texts;  // none without a vocabulary
   RequestId next_request_id = 0;
   int64_t next_sequence_id = 0;
   EngineStats counters;

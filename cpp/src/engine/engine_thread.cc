@@ -36,22 +36,27 @@ RequestId EngineThread::add_request(std::span<const int32_t> prompt_token_ids,
                                     std::shared_ptr<OutputQueue> outputs,
                                     std::string_view cache_salt) {
   const double queued = now();
-  if (outputs == nullptr) throw InvalidArgument("outputs: none given; expected a queue");
-  const auto engine = [this] {
-    const auto lock = impl_->lock();
-    return impl_->engine;
-  }();
-  engine->validate(prompt_token_ids, params);
+  impl_->open_engine()->validate(prompt_token_ids, params);
   auto submission = std::make_unique<Submission>(
       Submission{.prompt_token_ids = {prompt_token_ids.begin(), prompt_token_ids.end()},
                  .params = params,
                  .cache_salt = std::string(cache_salt)});
   impl_->mark_processors(submission->params);
-  const auto lock = impl_->lock();
-  if (impl_->failed) throw Error(impl_->failure);
-  impl_->added.push_back(impl_->requests.next_id());
-  impl_->wake.notify_one();
-  return impl_->requests.add(std::move(submission), std::move(outputs), queued);
+  return impl_->submit(std::move(submission), std::move(outputs), queued);
+}
+
+RequestId EngineThread::add_beam_search(std::span<const int32_t> prompt_token_ids,
+                                        const BeamSearchParams& params,
+                                        std::shared_ptr<OutputQueue> outputs,
+                                        std::string_view cache_salt) {
+  const double queued = now();
+  impl_->open_engine()->validate(prompt_token_ids, params);
+  auto submission = std::make_unique<Submission>(
+      Submission{.prompt_token_ids = {prompt_token_ids.begin(), prompt_token_ids.end()},
+                 .beams = params,
+                 .cache_salt = std::string(cache_salt)});
+  impl_->mark_processors(submission->beams->tokens);
+  return impl_->submit(std::move(submission), std::move(outputs), queued);
 }
 
 void EngineThread::abort(RequestId id) {

@@ -93,6 +93,21 @@ std::unique_lock<std::mutex> EngineThread::Impl::lock() const {
   return held;
 }
 
+std::shared_ptr<Engine> EngineThread::Impl::open_engine() const {
+  const auto held = lock();
+  return engine;
+}
+
+RequestId EngineThread::Impl::submit(std::unique_ptr<Submission> submission,
+                                     std::shared_ptr<OutputQueue> outputs, double queued) {
+  if (outputs == nullptr) throw InvalidArgument("outputs: none given; expected a queue");
+  const auto held = lock();
+  if (failed) throw Error(failure);
+  added.push_back(requests.next_id());
+  wake.notify_one();
+  return requests.add(std::move(submission), std::move(outputs), queued);
+}
+
 bool EngineThread::Impl::on_thread() const { return current == this; }
 
 void EngineThread::Impl::mark_processors(SamplingParams& params) const {
@@ -186,8 +201,10 @@ bool EngineThread::Impl::take_submission(RequestId& id, std::unique_ptr<Submissi
 void EngineThread::Impl::add(RequestId id, const Submission& submission) {
   RequestId engine_id = 0;
   try {
-    engine_id =
-        engine->add_request(submission.prompt_token_ids, submission.params, submission.cache_salt);
+    engine_id = submission.beams ? engine->add_beam_search(submission.prompt_token_ids,
+                                                           *submission.beams, submission.cache_salt)
+                                 : engine->add_request(submission.prompt_token_ids,
+                                                       submission.params, submission.cache_salt);
   } catch (const std::exception& error) {
     return refuse(id, error.what());
   }

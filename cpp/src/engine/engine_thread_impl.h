@@ -44,6 +44,9 @@ struct EngineThread::Impl {
   static void start(const std::shared_ptr<Impl>& impl);
   void check_process() const;
   std::unique_lock<std::mutex> lock() const;  // throws Error in a forked child and after close()
+  std::shared_ptr<Engine> open_engine() const;
+  RequestId submit(std::unique_ptr<Submission> submission, std::shared_ptr<OutputQueue> outputs,
+                   double queued);
   bool on_thread() const;  // also in a logits processor, which another thread of the engine may run
   void mark_processors(SamplingParams& params) const;
   void close();

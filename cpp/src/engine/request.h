@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/beam_search.h"
 #include "grammar/grammar_compiler.h"
 #include "octavo/request_output.h"
 #include "octavo/sampling_params.h"
@@ -58,7 +59,8 @@ struct Request {
   RequestTimes times;
   int32_t num_output_tokens = 0;  // of all samples
   int32_t longest_output = 0;
-  std::vector<Sample> samples;  // [n], never resized after construction
+  std::unique_ptr<BeamSearch> beams;  // none: samples are drawn
+  std::vector<Sample> samples;        // [n, or beam_width], never resized after construction
 
   int32_t num_generated(const Sample& sample) const {
     return static_cast<int32_t>(sample.sequence->tokens.size()) - num_prompt_tokens;

@@ -17,6 +17,7 @@ namespace octavo {
 struct Submission {
   std::vector<int32_t> prompt_token_ids;
   SamplingParams params;
+  std::optional<BeamSearchParams> beams;  // in the place of params
   std::string cache_salt;
 };
 

@@ -23,6 +23,8 @@ class GrammarMatcher {
   virtual bool completed() const = 0;
   // An end token was accepted: nothing may follow.
   virtual bool terminated() const = 0;
+  // Another matcher that stands where this one does.
+  virtual std::unique_ptr<GrammarMatcher> fork() const = 0;
 };
 
 class Grammar {

@@ -13,6 +13,8 @@ class XgrammarMatcher final : public GrammarMatcher {
   XgrammarMatcher(const xgrammar::CompiledGrammar& grammar, std::optional<std::vector<int>> ends,
                   int64_t vocab_size)
       : matcher_(grammar, std::move(ends)), vocab_size_(vocab_size) {}
+  XgrammarMatcher(xgrammar::GrammarMatcher matcher, int64_t vocab_size)
+      : matcher_(std::move(matcher)), vocab_size_(vocab_size) {}
 
   void fill_mask(std::span<uint32_t> mask) override {
     OCTAVO_CHECK(static_cast<int64_t>(mask.size()) == mask_words(vocab_size_),
@@ -37,6 +39,9 @@ class XgrammarMatcher final : public GrammarMatcher {
   }
   bool completed() const override { return matcher_.IsCompleted(); }
   bool terminated() const override { return matcher_.IsTerminated(); }
+  std::unique_ptr<GrammarMatcher> fork() const override {
+    return std::make_unique<XgrammarMatcher>(matcher_.Fork(), vocab_size_);
+  }
 
  private:
   xgrammar::GrammarMatcher matcher_;

@@ -26,6 +26,8 @@ class StopCondition {
   // token comes first and is not reported as a stop token; then stop ids, then the length.
   Verdict check(int32_t token, int32_t num_generated) const;
 
+  int32_t num_end_ids() const { return static_cast<int32_t>(end_ids_.size()); }
+
   // Ids that must not be sampled as token number `num_generated` (from 0): the end ids, until
   // min_tokens are there.
   std::span<const int32_t> banned(int32_t num_generated) const;

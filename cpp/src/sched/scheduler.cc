@@ -8,6 +8,21 @@
 #endif
 
 namespace octavo {
+namespace {
+
+bool have_common_beginning(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
+  const auto length = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
+  return std::equal(a.begin(), a.begin() + length, b.begin());
+}
+
+bool all_parked(const SequenceList& queue) {
+  for (const Sequence* s = queue.front(); s; s = SequenceList::next(s)) {
+    if (!s->parked) return false;
+  }
+  return true;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(SchedulerConfig config, BlockManager& blocks)
     : config_(config), blocks_(blocks) {
@@ -25,9 +40,8 @@ void Scheduler::add(Sequence* sequence) {
 void Scheduler::fork(const Sequence& parent, Sequence* child) {
   OCTAVO_CHECK(!step_in_flight_, "scheduler: fork during a step");
   OCTAVO_CHECK(child->state == SequenceState::kNew && !child->tokens.empty() &&
-                   child->tokens.size() <= parent.tokens.size() &&
-                   std::equal(child->tokens.begin(), child->tokens.end(), parent.tokens.begin()),
-               "scheduler: sequence ", child->id, " is not new or not a beginning of ", parent.id);
+                   have_common_beginning(child->tokens, parent.tokens),
+               "scheduler: sequence ", child->id, " is not new or does not begin as ", parent.id);
   child->cache_salt = parent.cache_salt;
   if (parent.state == SequenceState::kWaiting) {
     child->state = SequenceState::kWaiting;
@@ -63,8 +77,9 @@ StepPlan Scheduler::schedule() {
   StepPlan plan;
   scheduled_.clear();
   if (schedule_running(plan)) schedule_waiting(plan);
+  if (plan.empty()) displace_parked(plan);
   step_in_flight_ = !plan.empty();
-  OCTAVO_CHECK(step_in_flight_ || (running_.empty() && waiting_.empty()),
+  OCTAVO_CHECK(step_in_flight_ || (all_parked(running_) && all_parked(waiting_)),
                "scheduler: no sequence can go on; the first one has ",
                (running_.empty() ? waiting_ : running_).front()->num_tokens(), " tokens for ",
                blocks_.num_blocks(), " blocks, expected that every sequence fits");
@@ -94,6 +109,7 @@ bool Scheduler::schedule_running(StepPlan& plan) {
   bool undisturbed = true;
   for (Sequence* sequence = running_.front(); sequence && has_room(plan);
        sequence = SequenceList::next(sequence)) {
+    if (sequence->parked) continue;
     OCTAVO_CHECK(sequence->num_remaining() > 0, "scheduler: sequence ", sequence->id,
                  " has no token to compute");
     const int32_t num_scheduled =
@@ -112,10 +128,22 @@ bool Scheduler::schedule_running(StepPlan& plan) {
 }
 
 void Scheduler::schedule_waiting(StepPlan& plan) {
-  while (!waiting_.empty() && has_room(plan) && running_.size() < config_.max_num_seqs) {
-    Sequence* sequence = waiting_.front();
+  Sequence* next = waiting_.front();
+  while (next && has_room(plan) && running_.size() < config_.max_num_seqs) {
+    Sequence* sequence = next;
+    next = SequenceList::next(sequence);
+    if (sequence->parked) continue;
     if (!admit(sequence, plan)) return;
     take(sequence, plan);
+  }
+}
+
+// Nothing can run, but for want of the places and blocks that parked sequences hold: these are
+// taken from the last ones until something can. What they computed is lost, not what came of it.
+void Scheduler::displace_parked(StepPlan& plan) {
+  while (plan.empty() && !running_.empty() && !all_parked(waiting_)) {
+    preempt(running_.back());
+    schedule_waiting(plan);
   }
 }
 

@@ -26,10 +26,10 @@ class Scheduler {
   // fit: the blocks of the longest that it may become are at most all blocks.
   void add(Sequence* sequence);
 
-  // A new sequence whose tokens are the parent's or a beginning of them. Of a running parent it
-  // shares the computed blocks and runs directly behind it; its last token is computed again.
-  // Behind a waiting parent it waits, with nothing. It takes over the parent's salt. Between steps
-  // only.
+  // A new sequence whose tokens are the parent's, a beginning of them, or go on behind them. Of a
+  // running parent it shares the computed blocks and runs directly behind it; unless it goes on,
+  // its last token is computed again. Behind a waiting parent it waits, with nothing. It takes over
+  // the parent's salt. Between steps only.
   void fork(const Sequence& parent, Sequence* child);
 
   // Takes a sequence out, at any time, and frees its blocks. With a step in flight, call it only
@@ -40,7 +40,8 @@ class Scheduler {
   // already. Between steps only.
   void preempt_all();
 
-  // The next step; empty only when there are no sequences. All of them have tokens to compute.
+  // The next step; empty only when there are no sequences but parked ones. All others have tokens
+  // to compute.
   // A plan that is not empty is in flight until complete().
   StepPlan schedule();
 
@@ -60,6 +61,7 @@ class Scheduler {
  private:
   bool schedule_running(StepPlan& plan);
   void schedule_waiting(StepPlan& plan);
+  void displace_parked(StepPlan& plan);
   bool admit(Sequence* sequence, const StepPlan& plan);
   void preempt(Sequence* sequence);
   void take(Sequence* sequence, StepPlan& plan);

@@ -34,6 +34,7 @@ struct Sequence {
   int32_t prompt_len;
   std::string cache_salt;          // only sequences of the same salt share cached prefixes
   bool reads_prefix_cache = true;  // false: all its tokens are computed, and cached for others
+  bool parked = false;  // its tokens have been computed, and it waits for the engine to append one
 
   // The scheduler's.
   SequenceState state = SequenceState::kNew;
