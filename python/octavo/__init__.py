@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from octavo._core import __version__
 from octavo._install import get_cmake_dir, get_include
+from octavo.beam_search import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
 from octavo.engine_args import AsyncEngineArgs, EngineArgs
 from octavo.errors import (
     InternalError,
@@ -36,6 +37,9 @@ __all__ = [
     "LLM",
     "AsyncEngineArgs",
     "AsyncLLM",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "BeamSearchSequence",
     "CompletionOutput",
     "EngineArgs",
     "FlatLogprobs",

@@ -11,6 +11,7 @@ from typing import Any
 
 from octavo import _core
 from octavo.batch import Batch
+from octavo.beam_search import BeamSearchParams, RequestParams
 from octavo.engine_args import EngineArgs
 from octavo.errors import ValidationError
 from octavo.inference_core import InferenceCore, ParamsCache
@@ -52,7 +53,7 @@ class AsyncLLM:
     async def generate(
         self,
         prompt: PromptType,
-        sampling_params: SamplingParams | None = None,
+        sampling_params: RequestParams | None = None,
         request_id: str | None = None,
         *,
         lora_request: Any = None,
@@ -64,7 +65,8 @@ class AsyncLLM:
 
         ``SamplingParams.output_kind`` says what: all so far (CUMULATIVE, the default), what is new
         (DELTA), each of one sample, or one result at the end (FINAL_ONLY). What a slow consumer
-        has missed is in the next one. Leaving the loop, cancelling the task or ``aclose`` aborts
+        has missed is in the next one. With BeamSearchParams it is the best beam so far, and at the
+        end the beams, best first. Leaving the loop, cancelling the task or ``aclose`` aborts
         the request.
 
         Args:
@@ -81,9 +83,9 @@ class AsyncLLM:
             OctavoError: the AsyncLLM was closed.
         """
         refuse("lora_request", lora_request)
-        params = (
-            self._core.default_sampling_params() if sampling_params is None else sampling_params
-        )
+        params = sampling_params
+        if params is None:
+            params = self._core.default_sampling_params()
         check_params(params)
         self._check_ready()
         if request_id is None:
@@ -174,7 +176,7 @@ class AsyncLLM:
         self._sleep.check_memory()
 
     async def _job(
-        self, prompt: Any, params: SamplingParams, tokenization_kwargs: Mapping[str, Any] | None
+        self, prompt: Any, params: RequestParams, tokenization_kwargs: Mapping[str, Any] | None
     ) -> Job:
         """The prompt made ready, in another thread where that may take long."""
         parsed = parse_prompt(prompt)
@@ -184,6 +186,7 @@ class AsyncLLM:
             return self._core.job(0, parsed, copied, core_params, tokenization_kwargs)
 
         quick = parsed.token_ids is not None and params.structured_outputs is None
+        quick = quick and not (isinstance(params, BeamSearchParams) and params.stop)
         return make() if quick else await asyncio.to_thread(make)
 
     def _new_request_id(self) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from octavo import _core
+from octavo.beam_request import BeamRequest
+from octavo.beam_search import BeamSearchParams
 from octavo.errors import ValidationError
 from octavo.request import Job, Request
 from octavo.sampling_params import RequestOutputKind
@@ -49,20 +51,30 @@ class Batch:
     ) -> Request:
         """Hands a prompt to the engine. Raises ValidationError, changing nothing."""
         core = self._core
-        request = Request(request_id, job, core.text_rules, kind, core.stream_interval)
+        make = BeamRequest if isinstance(job.params, BeamSearchParams) else Request
+        request = make(request_id, job, core.text_rules, kind, core.stream_interval)
         if core.in_flight.setdefault(request_id, (self, request))[1] is not request:
             raise ValidationError(
                 f"request_id {request_id!r} is in flight; expected one that is not"
             )
         try:
-            request.engine_id = core.thread().add_request(
-                job.token_ids, job.core_params, self._queue, job.cache_salt, self._owned
-            )
+            request.engine_id = self._submit(job, kind)
             self._live[request.engine_id] = request
         except BaseException:
             core.in_flight.pop(request_id, None)
             raise
         return request
+
+    def _submit(self, job: Job, kind: RequestOutputKind) -> int:
+        thread, params = self._core.thread(), job.core_params
+        if isinstance(params, _core.SamplingParams):
+            return thread.add_request(
+                job.token_ids, params, self._queue, job.cache_salt, self._owned
+            )
+        params.stream = kind != RequestOutputKind.FINAL_ONLY
+        return thread.add_beam_search(
+            job.token_ids, params, self._queue, job.cache_salt, self._owned
+        )
 
     @property
     def num_in_flight(self) -> int:

@@ -1,7 +1,8 @@
 """Renders conversations with a model's chat template, as transformers does.
 
-Templates come with models and are not trusted: they run in jinja2's immutable sandbox and see only
-plain JSON values. jinja2 is imported when the first template is rendered.
+Templates come with models and are not trusted: they run in jinja2's immutable sandbox, within
+limits of time and size (see ``template_limits``), and see only plain JSON values. jinja2 is
+imported when the first template is rendered.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from octavo.errors import ValidationError, validation_error
 
 if TYPE_CHECKING:
-    import jinja2
-
+    from octavo.template_sandbox import LimitedEnvironment
     from octavo.tokenizer import Tokenizer
 
 _NO_TEMPLATE = (
@@ -27,11 +27,29 @@ _NO_TEMPLATE = (
     "chat(..., chat_template=...), or as a string or file to LLM(chat_template=...)."
 )
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+_MAX_ERROR = 10_000  # characters of a template's own message
+_MAX_TIME_FORMAT = 1000
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
 
 class ChatTemplateResolutionError(ValidationError):
     """The model has no chat template and none was passed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledTemplate:
+    """A template ready to be rendered, and what can be told from its source.
+
+    Attributes:
+        variables: the names that it uses and does not define.
+        content_format: "openai" when it loops over the parts of a message's content, else "string".
+        takes_text: whether it can tell a content that is text from a list of parts.
+    """
+
+    template: Any
+    variables: frozenset[str]
+    content_format: str
+    takes_text: bool
 
 
 def load_chat_template(chat_template: Path | str | None, *, is_literal: bool = False) -> str | None:
@@ -98,60 +116,45 @@ def render_conversation(
 
     Raises ValidationError when the template refuses the conversation or is itself wrong.
     """
-    import jinja2
-
     if continue_final_message and add_generation_prompt:
         raise validation_error(
             "continue_final_message and add_generation_prompt are not compatible. Use "
             "continue_final_message when you want the model to continue the final message, and "
             "add_generation_prompt when you want it to start a new one."
         )
-    chat = _plain_messages(messages)
-    continued = _tag_final_message(chat, template) if continue_final_message else None
-    values = {str(k): plain_data(v) for k, v in (variables or {}).items()}
-    values.update(
-        messages=chat,
-        tools=None if tools is None else plain_data(list(tools)),
-        documents=None if documents is None else plain_data(list(documents)),
-        add_generation_prompt=add_generation_prompt,
-    )
+    compiled = compile_template(template)
     try:
-        text = _compile(template).render(**values)
-    except jinja2.TemplateError as error:
-        raise ValidationError(f"chat template: {error}") from error
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
-        raise ValidationError(f"chat template: {type(error).__name__}: {error}") from error
+        chat = _plain_messages(messages)
+        continued = _tag_final_message(chat, template) if continue_final_message else None
+        values = {str(k): plain_data(v) for k, v in (variables or {}).items()}
+        documents = values.get("documents") if documents is None else documents
+        values.update(
+            messages=chat,
+            tools=None if tools is None else plain_data(list(tools)),
+            documents=None if documents is None else plain_data(list(documents)),
+            add_generation_prompt=add_generation_prompt,
+        )
+    except RecursionError:
+        raise validation_error("the conversation is nested too deeply") from None
+    text = _guarded(lambda: _environment().render(compiled.template, values))
     return text if continued is None else _cut_at_tag(text, continued)
+
+
+def compile_template(template: str) -> CompiledTemplate:
+    """The template compiled; the last few are kept. Raises ValidationError for a wrong one."""
+    if not isinstance(template, str):
+        raise TypeError(f"a chat template should be a string, got {type(template).__name__}")
+    return _guarded(lambda: _compile(template))
 
 
 def template_variables(template: str) -> frozenset[str]:
     """The names that a template uses and does not define."""
-    from jinja2 import meta
-
-    return frozenset(meta.find_undeclared_variables(_parse(template)))
+    return compile_template(template).variables
 
 
 def content_format(template: str) -> str:
     """ "openai" when the template loops over the parts of a message's content, else "string"."""
-    from jinja2 import nodes
-
-    tree = _parse(template)
-    aliases = set()
-    for assign in tree.find_all(nodes.Assign):
-        if isinstance(assign.target, nodes.Name) and _mentions_content(assign.node):
-            aliases.add(assign.target.name)
-    for loop in tree.find_all(nodes.For):
-        over = loop.iter
-        while isinstance(over, nodes.Filter) and over.node is not None:
-            over = over.node
-        if _is_content(over) or (isinstance(over, nodes.Name) and over.name in aliases):
-            return "openai"
-    return "string"
-
-
-def flatten_content(messages: Sequence[Any]) -> list[Any]:
-    """Messages whose content parts of text are joined with newlines into one string."""
-    return [_flatten_message(message) for message in messages]
+    return compile_template(template).content_format
 
 
 def plain_data(value: Any) -> Any:
@@ -229,23 +232,6 @@ def _cut_at_tag(text: str, final_message: str) -> str:
     return text[:position].rstrip()  # the template trims messages
 
 
-def _flatten_message(message: Any) -> Any:
-    if not isinstance(message, Mapping) or not isinstance(message.get("content"), (list, tuple)):
-        return message
-    texts = []
-    for part in message["content"]:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        else:
-            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise validation_error(
-                f"Unsupported chat content part type: {kind!r}; expected text", parameter="messages"
-            )
-    return {**message, "content": "\n".join(texts)}
-
-
 def _is_content(node: Any) -> bool:
     from jinja2 import nodes
 
@@ -264,32 +250,80 @@ def _mentions_content(node: Any) -> bool:
     return _is_content(node)
 
 
-def _parse(template: str) -> Any:
+def _guarded(work: Callable[[], Any]) -> Any:
+    """What the work gives; whatever a template makes it raise becomes a ValidationError."""
     import jinja2
 
     try:
-        return _environment().parse(template)
+        return work()
     except jinja2.TemplateError as error:
-        raise ValidationError(f"chat template: {error}") from error
+        raise ValidationError(f"chat template: {_shortened(error)}") from error
+    except RecursionError:
+        raise ValidationError(
+            "chat template: it is nested too deeply, or calls itself too often"
+        ) from None
+    except Exception as error:  # a template can reach many kinds
+        message = f"chat template: {type(error).__name__}: {_shortened(error)}"
+        raise ValidationError(message) from error
 
 
-@functools.lru_cache(maxsize=64)
-def _compile(template: str) -> jinja2.Template:
-    return _environment().from_string(template)
+def _shortened(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}..."
+
+
+@functools.lru_cache(maxsize=32)
+def _compile(source: str) -> CompiledTemplate:
+    from jinja2 import meta
+
+    environment = _environment()
+    environment.check_source(source)
+
+    def compile_source() -> CompiledTemplate:
+        tree = environment.parse(source)
+        variables = frozenset(meta.find_undeclared_variables(tree))
+        form, takes_text = _content_format(tree), _takes_text(tree)
+        # Last, since it changes the tree.
+        return CompiledTemplate(environment.from_string(tree), variables, form, takes_text)
+
+    compiled: CompiledTemplate = environment.limited(source, compile_source)
+    return compiled
+
+
+def _content_format(tree: Any) -> str:
+    from jinja2 import nodes
+
+    aliases = set()
+    for assign in tree.find_all(nodes.Assign):
+        if isinstance(assign.target, nodes.Name) and _mentions_content(assign.node):
+            aliases.add(assign.target.name)
+    for loop in tree.find_all(nodes.For):
+        over = loop.iter
+        while isinstance(over, nodes.Filter) and over.node is not None:
+            over = over.node
+        if _is_content(over) or (isinstance(over, nodes.Name) and over.name in aliases):
+            return "openai"
+    return "string"
+
+
+def _takes_text(tree: Any) -> bool:
+    from jinja2 import nodes
+
+    return any(test.name == "string" for test in tree.find_all(nodes.Test))
 
 
 @functools.lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
+def _environment() -> LimitedEnvironment:
     """The environment of transformers: its options, extensions, filter and globals."""
     from jinja2 import ext
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     from octavo.template_extensions import GenerationTag, TemplateDict, TemplateNamespace
+    from octavo.template_sandbox import LimitedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, ext.loopcontrols]
     )
-    environment.filters["tojson"] = _to_json
+    environment.add_filter("tojson", _to_json)
     environment.globals.update(
         raise_exception=_raise_exception,
         strftime_now=_strftime_now,
@@ -323,4 +357,6 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(format: str) -> str:
+    if len(format) > _MAX_TIME_FORMAT:
+        raise ValueError(f"a time format of more than {_MAX_TIME_FORMAT} characters")
     return datetime.now().strftime(format)

@@ -6,6 +6,7 @@ Errors are one line on stderr and exit status 1.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="continue prompts")
     _add_model_arguments(generate)
     _add_sampling_arguments(generate, max_tokens=64)
+    generate.add_argument("--n", type=int, default=None, help="samples of each prompt")
     generate.add_argument(
         "--prompt", action="append", required=True, help="the text to continue; may be repeated"
     )
@@ -50,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk with a model")
     _add_model_arguments(chat)
     _add_sampling_arguments(chat, max_tokens=None)
-    chat.add_argument("--system-prompt", default=None, help="the conversation's first message")
-    chat.add_argument("--chat-template", default=None, help="a Jinja template or its file")
-    chat.add_argument("-q", "--quick", metavar="TEXT", default=None, help="one message, then exit")
+    _add_chat_arguments(chat)
     chat.set_defaults(run=_chat)
 
     info = commands.add_parser("info", help="describe this build, this machine and a model")
@@ -83,10 +83,31 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser, *, max_tokens: int 
     parser.add_argument("--top-k", type=int, default=None)
     parser.add_argument("--min-p", type=float, default=None)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--n", type=int, default=None, help="samples of each prompt")
     parser.add_argument("--stop", action="append", help="a string that ends the text")
     parser.add_argument("--ignore-eos", action="store_true", default=None)
     parser.add_argument("--stats", action="store_true", help="print speed and times")
+
+
+def _add_chat_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--system", "--system-prompt", metavar="TEXT", default=None, help="the system message"
+    )
+    parser.add_argument("--chat-template", default=None, help="a Jinja template or its file")
+    parser.add_argument(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        type=_json_object,
+        default=None,
+        help="variables for the template, as a JSON object",
+    )
+    parser.add_argument("-q", "--quick", metavar="TEXT", help="one message, then exit")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text}")
+    return value
 
 
 def _load(arguments: argparse.Namespace, **options: Any) -> octavo.LLM:
@@ -107,7 +128,8 @@ def _sampling(arguments: argparse.Namespace, llm: octavo.LLM) -> octavo.Sampling
     """The model's defaults with what the command line says put over them."""
     params = llm.get_default_sampling_params()
     names = ("temperature", "top_p", "top_k", "min_p", "seed", "n", "stop", "ignore_eos")
-    given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    given = {n: getattr(arguments, n, None) for n in names}
+    given = {name: value for name, value in given.items() if value is not None}
     kept = {n: getattr(params, n) for n in ("temperature", "top_p", "top_k", "min_p")}
     return octavo.SamplingParams(**{**kept, **given, "max_tokens": arguments.max_tokens})
 
@@ -140,71 +162,24 @@ def _print_stats(outputs: Sequence[RequestOutput], seconds: float) -> None:
 
 
 def _chat(arguments: argparse.Namespace) -> int:
+    from octavo.chat import ChatOptions
+    from octavo.terminal_chat import TerminalChat
+
     with _load(arguments, chat_template=arguments.chat_template) as llm:
-        params = _sampling(arguments, llm)
-        history = []
-        if arguments.system_prompt is not None:
-            history.append({"role": "system", "content": arguments.system_prompt})
-        if arguments.quick is not None:
-            history.append({"role": "user", "content": arguments.quick})
-            _answer(llm, history, params, stats=arguments.stats)
-            return 0
-        return _talk(llm, history, params, stats=arguments.stats)
-
-
-def _talk(
-    llm: octavo.LLM, history: list[dict[str, str]], params: octavo.SamplingParams, *, stats: bool
-) -> int:
-    if sys.stdin.isatty():
-        print("Type a message; /quit or Ctrl-D ends, Ctrl-C stops an answer.", file=sys.stderr)
-    while True:
-        try:
-            line = input("> " if sys.stdin.isatty() else "")
-        except (EOFError, KeyboardInterrupt):
-            return 0
-        if line.strip() in ("/quit", "/exit"):
-            return 0
-        if line.strip():
-            history.append({"role": "user", "content": line})
-            answer = _answer(llm, history, params, stats=stats)
-            history.append({"role": "assistant", "content": answer})
-
-
-def _answer(
-    llm: octavo.LLM, history: list[dict[str, str]], params: octavo.SamplingParams, *, stats: bool
-) -> str:
-    """Prints the model's next message as it comes; Ctrl-C stops it."""
-    from octavo.chat import ChatOptions, render_chat
-
-    options = ChatOptions(chat_template=llm.chat_template)
-    (prompt,) = render_chat(history, llm.get_tokenizer(), options)
-    start, num_tokens, first, text, error = time.monotonic(), 0, 0.0, "", None
-    outputs = llm.stream(prompt, params)
-    try:
-        for output in outputs:
-            delta = output.outputs[0]
-            if num_tokens == 0:
-                first = time.monotonic() - start
-            num_tokens += len(delta.token_ids)
-            if delta.index == 0:  # of several samples, the first is shown and goes on
-                text += delta.text
-                error = delta.error
-                print(delta.text, end="", flush=True)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        outputs.close()
-    print(flush=True)
-    if error is not None:
-        raise OctavoError(error)
-    if stats:
-        seconds = max(time.monotonic() - start, 1e-9)
-        print(
-            f"{num_tokens} tokens, {num_tokens / seconds:.1f} tokens/s; "
-            f"time to first token {first:.3f} s",
-            file=sys.stderr,
+        options = ChatOptions(
+            chat_template=llm.chat_template,
+            chat_template_kwargs=arguments.chat_template_kwargs,
         )
-    return text
+        chat = TerminalChat(
+            llm,
+            _sampling(arguments, llm),
+            options,
+            stats=arguments.stats,
+            system=arguments.system,
+        )
+        if arguments.quick is None:
+            return chat.run()
+        return 130 if chat.ask(arguments.quick).interrupted else 0
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -167,6 +167,14 @@ class IncrementalDetokenizer:
         return delta
 
 
+def continues_text(
+    prompt_token_ids: Sequence[int], tokenizer: Tokenizer, skip_special_tokens: bool
+) -> bool:
+    """Whether the prompt has a text that its continuation goes on from."""
+    skipped = tokenizer.skipped_ids if skip_special_tokens else frozenset()
+    return any(i not in skipped for i in reversed(prompt_token_ids))
+
+
 def _make_decoder(
     tokenizer: Tokenizer, skip_special: bool, continuation: bool
 ) -> _StagedDecoder | _WholeDecoder:

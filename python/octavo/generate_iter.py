@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
+from octavo.beam_search import BeamSearchParams, RequestParams
 from octavo.errors import ValidationError, validation_error
 from octavo.inference_core import InferenceCore
 from octavo.inputs import is_token_list
@@ -22,6 +23,7 @@ from octavo.submission import (
 )
 
 _LEAST_IN_FLIGHT = 64
+_ONE_FOR_ALL = (SamplingParams, BeamSearchParams)
 
 
 def stream(
@@ -53,7 +55,7 @@ def generate_iter(
     core: InferenceCore,
     request_ids: Iterator[int],
     prompts: Iterable[Any],
-    params: SamplingParams | Iterable[SamplingParams] | None,
+    params: RequestParams | Iterable[RequestParams] | None,
     *,
     in_order: bool,
     max_in_flight: int | None,
@@ -68,7 +70,7 @@ def generate_iter(
         prompts = [prompts]
     if params is None:
         params = core.default_sampling_params()
-    if not isinstance(params, SamplingParams) and not isinstance(params, Iterable):
+    if not isinstance(params, _ONE_FOR_ALL) and not isinstance(params, Iterable):
         check_params(params)
     total = _total(prompts, params)
     pairs = _pair(iter(prompts), params)
@@ -114,9 +116,9 @@ def _ordered(outputs: Iterator[RequestOutput]) -> Iterator[RequestOutput]:
 
 
 def _pair(
-    prompts: Iterator[Any], params: SamplingParams | Iterable[SamplingParams]
+    prompts: Iterator[Any], params: RequestParams | Iterable[RequestParams]
 ) -> Iterator[PromptAndParams]:
-    if isinstance(params, SamplingParams):
+    if isinstance(params, _ONE_FOR_ALL):
         for prompt in prompts:
             yield prompt, params
         return
@@ -140,8 +142,8 @@ def _most_in_flight(core: InferenceCore, max_in_flight: int | None) -> int:
     return max_in_flight
 
 
-def _total(prompts: Iterable[Any], params: SamplingParams | Iterable[SamplingParams]) -> int | None:
+def _total(prompts: Iterable[Any], params: RequestParams | Iterable[RequestParams]) -> int | None:
     """The samples that are expected, None where nobody knows."""
-    if isinstance(prompts, Sized) and isinstance(params, SamplingParams):
+    if isinstance(prompts, Sized) and isinstance(params, _ONE_FOR_ALL):
         return len(prompts) * params.n
     return None

@@ -13,6 +13,7 @@ from typing import Any
 
 from octavo import _core
 from octavo.batch import Batch
+from octavo.beam_search import BeamSearchParams, RequestParams
 from octavo.engine_args import EngineArgs, check_stream_interval, engine_kwargs
 from octavo.errors import OctavoError, ValidationError
 from octavo.generation_config import GenerationConfig, parse_model_config
@@ -22,7 +23,7 @@ from octavo.logprobs import TokenTexts
 from octavo.metrics import Metric, read_metrics
 from octavo.model_info import ModelInfo
 from octavo.prompts import PromptLimits, render_prompt
-from octavo.request import EndTokens, Job, Request, TextRules
+from octavo.request import CoreParams, EndTokens, Job, Request, TextRules
 from octavo.sampling_params import SamplingParams
 from octavo.token_rules import tokenize_bad_words
 from octavo.tokenizer import Tokenizer, load_tokenizer
@@ -154,8 +155,8 @@ class InferenceCore:
         self,
         index: int,
         prompt: ParsedPrompt,
-        params: SamplingParams,
-        core_params: _core.SamplingParams,
+        params: RequestParams,
+        core_params: CoreParams,
         tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> Job:
         """A prompt made ready to be added. Raises ValidationError."""
@@ -165,13 +166,20 @@ class InferenceCore:
         text, ids = render_prompt(prompt, self.tokenizer, limits, tokenization_kwargs or {})
         return Job(index, text, ids, prompt.cache_salt, params, core_params)
 
-    def core_params(self, params: SamplingParams) -> _core.SamplingParams:
+    def core_params(self, params: RequestParams) -> CoreParams:
         """The engine's form of the parameters. Raises ValidationError unless they fit the model."""
+        if not isinstance(params, BeamSearchParams):
+            return self._core_sampling_params(params)
+        if params.stop:
+            self._set_vocabulary("stop in a beam search")
+        return params.to_core(self._core_sampling_params(params.token_rules()))
+
+    def _core_sampling_params(self, params: SamplingParams) -> _core.SamplingParams:
         vocab_size = self.model_info.vocab_size
         params.check_vocabulary(vocab_size)
         params.check_max_logprobs(self.max_logprobs, vocab_size)
         if params.structured_outputs is not None:
-            self._set_vocabulary()
+            self._set_vocabulary("structured_outputs")
         bad_words = tokenize_bad_words(params.bad_words or (), self.tokenizer, vocab_size)
         return params.to_core(self.text_rules.ends.others, bad_words)
 
@@ -203,11 +211,11 @@ class InferenceCore:
         """The engine's figures; see ``LLM.get_metrics``."""
         return read_metrics(self.between_steps(lambda engine: engine.metrics()), prefix)
 
-    def _set_vocabulary(self) -> None:
-        """Tells the engine, once, what text each token is: structured outputs need it."""
+    def _set_vocabulary(self, what: str) -> None:
+        """Tells the engine, once, what text each token is, which ``what`` needs."""
         from octavo.structured_outputs import token_bytes
 
-        tokenizer = self.need_tokenizer("structured_outputs")
+        tokenizer = self.need_tokenizer(what)
         engine = self._engine
         with self._vocabulary_lock:
             if engine is not None and not engine.has_vocabulary():
@@ -225,7 +233,7 @@ class InferenceCore:
         everything = dict.fromkeys(ids if primary is None else [primary, *ids])
         vocabulary = range(self.model_info.vocab_size)
         others = tuple(i for i in everything if i != model_eos and i in vocabulary)
-        return EndTokens(primary, others)
+        return EndTokens(primary, others, model_eos)
 
 
 class ParamsCache:
@@ -235,9 +243,9 @@ class ParamsCache:
 
     def __init__(self, core: InferenceCore) -> None:
         self._core = core
-        self._known: dict[int, tuple[Any, SamplingParams, _core.SamplingParams]] = {}
+        self._known: dict[int, tuple[Any, RequestParams, CoreParams]] = {}
 
-    def get(self, params: SamplingParams) -> tuple[SamplingParams, _core.SamplingParams]:
+    def get(self, params: RequestParams) -> tuple[RequestParams, CoreParams]:
         """A copy of the parameters as they are now, and the engine's form of it.
 
         Raises ValidationError.

@@ -7,6 +7,12 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from octavo.beam_search import (
+    BeamSearchOutput,
+    BeamSearchParams,
+    RequestParams,
+    beam_search_outputs,
+)
 from octavo.engine_args import EngineArgs
 from octavo.engine_view import EngineView, ModelConfig
 from octavo.enqueue import EnqueuedWork
@@ -24,6 +30,7 @@ from octavo.submission import (
     PromptAndParams,
     RequestCounter,
     Submission,
+    beam_pairs,
     check_length,
     check_on_error,
     list_prompts,
@@ -35,7 +42,15 @@ from octavo.submission import (
 )
 from octavo.tokenizer import Tokenizer
 
-Params = SamplingParams | Sequence[SamplingParams] | None
+Params = RequestParams | Sequence[RequestParams] | None
+_CHAT_OPTIONS = (
+    "chat_template",
+    "chat_template_content_format",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tools",
+    "chat_template_kwargs",
+)
 
 
 class LLM:
@@ -158,6 +173,7 @@ class LLM:
         Args:
             prompts: one prompt or a sequence: text, a list of token ids, TextPrompt, TokensPrompt.
             sampling_params: one for all prompts, or one for each; None takes the model's defaults.
+                With BeamSearchParams the result's ``outputs`` are the beams, best first.
             use_tqdm: show progress bars; a callable is used in the place of ``tqdm``.
             lora_request, mm_processor_kwargs: must be None in this version.
             priority: accepted for compatibility; requests are served in their order.
@@ -189,6 +205,7 @@ class LLM:
         use_tqdm: UseTqdm,
         on_error: str,
         tokenization_kwargs: Mapping[str, Any] | None,
+        most_open: int | None = None,
     ) -> list[RequestOutput]:
         if not pairs:
             return []
@@ -210,8 +227,9 @@ class LLM:
                 tokenization_kwargs=tokenization_kwargs,
             )
             submission.check(pairs)
-            for request in submission.run(rendering()):
+            for request in submission.run(rendering(), most_open):
                 if request.finished:
+                    submission.num_open -= 1
                     output = results[request.prompt_index] = request.output()
                     bar.update(output)
                     if not isinstance(request, RefusedPrompt):
@@ -238,6 +256,9 @@ class LLM:
         that ``generate`` gives. ``SamplingParams.stream_interval`` makes outputs fewer. Work begins
         with the first ``next``; closing the iterator aborts it.
 
+        With BeamSearchParams an output holds the whole best beam so far, which may be another each
+        time, and the prompt's last has all beams.
+
         The arguments and errors are those of ``generate``.
         """
         refuse("lora_request", lora_request)
@@ -253,7 +274,7 @@ class LLM:
     def generate_iter(
         self,
         prompts: Iterable[PromptType],
-        sampling_params: SamplingParams | Iterable[SamplingParams] | None = None,
+        sampling_params: RequestParams | Iterable[RequestParams] | None = None,
         *,
         in_order: bool = False,
         max_in_flight: int | None = None,
@@ -322,20 +343,15 @@ class LLM:
                 ("string") or as lists of parts ("openai"); "auto" looks at the template.
             add_generation_prompt: end the prompt where the assistant's message begins.
             continue_final_message: go on with the last message; needs add_generation_prompt=False.
-            tools, chat_template_kwargs: are given to the template.
+            tools: functions that the model may call, as JSON schemas, for the template.
+            chat_template_kwargs: variables for the template, ``documents`` among them; those that
+                it does not use are dropped.
 
         The others are those of ``generate``. Raises also ChatTemplateResolutionError when neither
         the model nor the call has a template.
         """
-        prompts = self._render_chat(
-            messages,
-            chat_template=chat_template,
-            content_format=chat_template_content_format,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            tools=tools,
-            template_kwargs=dict(chat_template_kwargs or {}),
-        )
+        options = {name: value for name, value in locals().items() if name in _CHAT_OPTIONS}
+        prompts = self._render_chat(messages, options)
         return self.generate(
             prompts,
             sampling_params,
@@ -345,6 +361,46 @@ class LLM:
             tokenization_kwargs=tokenization_kwargs,
             mm_processor_kwargs=mm_processor_kwargs,
         )
+
+    def stream_chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: Params = None,
+        *,
+        on_error: str = "raise",
+        **chat_options: Any,
+    ) -> Generator[RequestOutput, None, None]:
+        """``stream`` for conversations. ``chat_options`` are those of ``chat``, from
+        ``chat_template`` to ``chat_template_kwargs``."""
+        prompts = self._render_chat(messages, chat_options)
+        return self.stream(prompts, sampling_params, on_error=on_error)
+
+    def beam_search(
+        self,
+        prompts: PromptType | Sequence[PromptType],
+        params: BeamSearchParams | Sequence[BeamSearchParams],
+        lora_request: Any = None,
+        use_tqdm: UseTqdm = False,
+        concurrency_limit: int | None = None,
+        priority: int | Sequence[int] | None = None,
+    ) -> list[BeamSearchOutput]:
+        """The most probable continuations of each prompt, in the order of the prompts.
+
+        ``generate`` takes BeamSearchParams too; there texts are without the prompts.
+
+        Args:
+            params: one for all prompts, or one for each.
+            concurrency_limit: prompts that are searched at once; None is all.
+
+        The others are those of ``generate``, and so are the errors. Raises also ValidationError
+        when there is no prompt.
+        """
+        refuse("lora_request", lora_request)
+        self._check_ready()
+        pairs = beam_pairs(self._core, prompts, params, priority, concurrency_limit)
+        outputs = self._generate(pairs, use_tqdm, "raise", None, concurrency_limit)
+        searches = [params for _, params in pairs]
+        return beam_search_outputs(outputs, searches, self._core.tokenizer)
 
     # Work that goes on while its caller does other things.
 
@@ -391,15 +447,8 @@ class LLM:
         mm_processor_kwargs: Any = None,
     ) -> list[str]:
         """``enqueue`` for conversations; the arguments are those of ``chat``."""
-        prompts = self._render_chat(
-            messages,
-            chat_template=chat_template,
-            content_format=chat_template_content_format,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            tools=tools,
-            template_kwargs=dict(chat_template_kwargs or {}),
-        )
+        options = {name: value for name, value in locals().items() if name in _CHAT_OPTIONS}
+        prompts = self._render_chat(messages, options)
         return self.enqueue(
             prompts,
             sampling_params,
@@ -533,12 +582,12 @@ class LLM:
         self._core.thread()
         self._sleep.check_memory()
 
-    def _render_chat(self, messages: Sequence[Any], **options: Any) -> list[Any]:
+    def _render_chat(self, messages: Sequence[Any], options: Mapping[str, Any]) -> list[Any]:
         """The prompts of conversations; ``options`` are those of ChatOptions."""
         from octavo.chat import ChatOptions, render_chat
 
         self._check_ready()
         tokenizer = self._core.need_tokenizer("chat")
-        if options["chat_template"] is None:
-            options["chat_template"] = self.chat_template
+        if options.get("chat_template") is None:
+            options = {**options, "chat_template": self.chat_template}
         return list(render_chat(messages, tokenizer, ChatOptions(**options)))

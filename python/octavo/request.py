@@ -9,22 +9,32 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 from octavo import _core
-from octavo.detokenizer import IncrementalDetokenizer
+from octavo.beam_search import RequestParams
+from octavo.detokenizer import IncrementalDetokenizer, continues_text
 from octavo.logprobs import LogprobsBuilder, TokenTexts, prompt_logprobs_of
 from octavo.outputs import CompletionOutput, RequestOutput, RequestStateStats
-from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.sampling_params import RequestOutputKind
 from octavo.tokenizer import Tokenizer
+
+CoreParams = Union["_core.SamplingParams", "_core.BeamSearchParams"]
 
 
 @dataclass(frozen=True)
 class EndTokens:
-    """What ends a text: the end-of-sequence id, reported as no stop reason, and other such ids."""
+    """What ends a text: the end-of-sequence id, reported as no stop reason, and other such ids.
+
+    ``engine`` is the engine's own, where the tokenizer has another.
+    """
 
     primary: int | None
     others: tuple[int, ...] = ()
+    engine: int | None = None
+
+    def __contains__(self, token_id: int) -> bool:
+        return token_id in (self.primary, self.engine, *self.others)
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,8 @@ class Job:
     text: str | None
     token_ids: list[int]
     cache_salt: str
-    params: SamplingParams
-    core_params: _core.SamplingParams
+    params: RequestParams
+    core_params: CoreParams
 
 
 @dataclass
@@ -227,14 +237,14 @@ class Request:
         params, tokenizer = self.params, self._rules.tokenizer
         if tokenizer is None or not params.detokenize:
             return None
-        skipped = tokenizer.skipped_ids if params.skip_special_tokens else frozenset()
+        skip = params.skip_special_tokens
         return IncrementalDetokenizer(
             tokenizer,
-            skip_special_tokens=params.skip_special_tokens,
+            skip_special_tokens=skip,
             stop=[params.stop] if isinstance(params.stop, str) else params.stop or (),
             include_stop_str_in_output=params.include_stop_str_in_output,
             min_tokens=params.min_tokens,
-            continuation=any(i not in skipped for i in reversed(self.prompt_token_ids)),
+            continuation=continues_text(self.prompt_token_ids, tokenizer, skip),
         )
 
     def _logprobs(self) -> LogprobsBuilder | None:

@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo import _core
 from octavo.errors import NotSupportedError
@@ -46,7 +46,11 @@ from octavo.value_checks import (
     require_vocabulary,
 )
 
+if TYPE_CHECKING:
+    from octavo.beam_search import BeamSearchParams
+
 __all__ = [
+    "BeamSearchParams",
     "GuidedDecodingParams",
     "LogitsProcessor",
     "RepetitionDetectionParams",
@@ -537,3 +541,12 @@ def _check_old(name: str, value: Any, neutral: Any, expected: str) -> None:
         raise NotSupportedError(
             f"{name}={value!r} is not supported by this version of Octavo; expected {expected}"
         )
+
+
+def __getattr__(name: str) -> Any:
+    """BeamSearchParams, whose module needs this one."""
+    if name == "BeamSearchParams":
+        from octavo.beam_search import BeamSearchParams
+
+        return BeamSearchParams
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,18 +10,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from octavo.batch import Batch
+from octavo.beam_search import BeamSearchParams, RequestParams
 from octavo.errors import NotSupportedError, ValidationError, validation_error
 from octavo.inference_core import InferenceCore, ParamsCache
 from octavo.inputs import ParsedPrompt, is_token_list, parse_prompt
 from octavo.outputs import RequestOutput, failed_outputs
 from octavo.request import RefusedPrompt, Request
 from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.value_checks import bad, require_int
 
 _END = object()
 _LOOK_SECONDS = 0.001  # between two looks for results while prompts are submitted
 
 # A prompt as its caller gave it, or parsed, with its parameters.
-PromptAndParams = tuple[Any, SamplingParams]
+PromptAndParams = tuple[Any, RequestParams]
 
 
 class RequestCounter:
@@ -107,7 +109,7 @@ class Submission:
             else:
                 return
 
-    def submit(self, prompt: Any, params: SamplingParams) -> Request | RefusedPrompt:
+    def submit(self, prompt: Any, params: RequestParams) -> Request | RefusedPrompt:
         """Hands one prompt to the engine.
 
         Raises ValidationError, NotSupportedError or TypeError for one that is refused, unless
@@ -176,8 +178,8 @@ def parse_all(prompts: Sequence[Any], on_error: str) -> list[Any]:
 
 
 def params_of_each(
-    core: InferenceCore, count: int, params: SamplingParams | Sequence[SamplingParams] | None
-) -> list[SamplingParams]:
+    core: InferenceCore, count: int, params: RequestParams | Sequence[RequestParams] | None
+) -> list[RequestParams]:
     """The parameters of each of ``count`` prompts: one for all, or one for each; None is the
     model's defaults.
 
@@ -196,6 +198,26 @@ def params_of_each(
     return each
 
 
+def beam_pairs(
+    core: InferenceCore, prompts: Any, params: Any, priority: Any, concurrency_limit: Any
+) -> list[PromptAndParams]:
+    """The prompts of ``LLM.beam_search`` with their parameters. Raises ValidationError, and
+    TypeError for a form that is no prompt and for other parameters than BeamSearchParams."""
+    if concurrency_limit is not None:
+        require_int("concurrency_limit", concurrency_limit)
+        if concurrency_limit < 1:
+            text = f"concurrency_limit must be at least 1, got {concurrency_limit}."
+            raise bad("concurrency_limit", concurrency_limit, text)
+    parsed = parse_all(list_prompts(prompts), "raise")
+    if not parsed:
+        raise ValidationError("You must pass at least one prompt")
+    check_length(len(parsed), priority, "priority")
+    for one in params if isinstance(params, (list, tuple)) else [params]:
+        if not isinstance(one, BeamSearchParams):
+            raise TypeError(f"params must be BeamSearchParams, but got {type(one).__name__}")
+    return list(zip(parsed, params_of_each(core, len(parsed), params), strict=True))
+
+
 def check_length(count: int, values: Any, name: str) -> None:
     """Raises ValidationError for a list that has not a value for each prompt."""
     if isinstance(values, (list, tuple)) and len(values) != count:
@@ -205,10 +227,10 @@ def check_length(count: int, values: Any, name: str) -> None:
 
 
 def check_params(params: Any) -> None:
-    """Raises TypeError for what are no SamplingParams."""
-    if not isinstance(params, SamplingParams):
+    """Raises TypeError for what are no parameters."""
+    if not isinstance(params, (SamplingParams, BeamSearchParams)):
         raise TypeError(
-            "params must be either SamplingParams or PoolingParams, "
+            "params must be either SamplingParams or PoolingParams (or BeamSearchParams), "
             f"but got {type(params).__name__}"
         )
 

@@ -50,6 +50,10 @@ class TemplateNamespace(Namespace):
         _check_name(name)
         super().__setitem__(name, value)
 
+    def __repr__(self) -> str:
+        # jinja2 prints the values: a text of any length, since they may change later.
+        return f"<{type(self).__name__}>"
+
 
 def _check_name(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):

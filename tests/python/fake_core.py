@@ -38,6 +38,7 @@ def _provide_module() -> None:
     core.__version__ = "0.0.0"
     core.__file__ = __file__
     core.SamplingParams = FakeSamplingParams
+    core.BeamSearchParams = FakeBeamSearchParams
     core.StructuredOutputs = FakeStructuredOutputs
     core.Engine = FakeEngine
     core.EngineThread = FakeEngineThread
@@ -97,6 +98,20 @@ class FakeStructuredOutputs:
 
 
 @dataclass
+class FakeBeamSearchParams:
+    beam_width: int
+    max_tokens: int
+    length_penalty: float = 1.0
+    early_stopping: str = "vllm"
+    num_return_sequences: int = 0
+    num_groups: int = 1
+    diversity_penalty: float = 0.0
+    stop: list[str] = field(default_factory=list)
+    stream: bool = False
+    tokens: FakeSamplingParams = field(default_factory=FakeSamplingParams)
+
+
+@dataclass
 class FakeOutput:
     request_id: int
     sample_index: int
@@ -109,6 +124,7 @@ class FakeOutput:
     num_cached_tokens: int = 0
     request_finished: bool = False
     times: tuple[float, float, float, float, int] = (0.0, 0.0, 0.0, 0.0, 0)
+    beams: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -167,6 +183,8 @@ class FakeEngine:
     aborted: list[Any] = field(default_factory=list)
     num_steps: int = 0
     asleep: list[str] = field(default_factory=list)
+    language: Any = None  # of beam searches: generated tokens -> log-probabilities
+    vocabulary: list[bytes] = field(default_factory=list)
 
     @property
     def model_info(self) -> FakeModelInfo:
@@ -194,11 +212,34 @@ class FakeEngine:
             owned.add(request_id)
         return request_id
 
+    def add_beam_search(
+        self, prompt: Sequence[int], params: Any, owned: set[int] | None = None
+    ) -> int:
+        from fake_beams import FakeBeams
+
+        request_id = len(self.added) + 100
+        self.added.append(FakeBeams(self, list(prompt), params))
+        self.live[request_id] = self.added[-1]
+        if owned is not None:
+            owned.add(request_id)
+        return request_id
+
+    def has_vocabulary(self) -> bool:
+        return bool(self.vocabulary)
+
+    def set_vocabulary(self, token_bytes: Sequence[bytes]) -> None:
+        self.vocabulary = list(token_bytes)
+
     def step(self) -> list[FakeOutput]:
         self.before_step(self)
         self.num_steps += 1
         outputs = []
         for request_id, sequence in list(self.live.items()):
+            if not isinstance(sequence, FakeSequence):  # a beam search
+                outputs.append(sequence.step(request_id))
+                if outputs[-1].request_finished:
+                    del self.live[request_id]
+                continue
             produced = [
                 self._advance(request_id, sequence, index)
                 for index in range(sequence.params.n)
@@ -387,6 +428,20 @@ class FakeEngineThread:
         with self._lock:
             self._check()
             request_id = self.engine.add_request(prompt, params, cache_salt, owned)
+            outputs.thread, self._queues[request_id] = self, outputs
+            return request_id
+
+    def add_beam_search(
+        self,
+        prompt: Sequence[int],
+        params: Any,
+        outputs: FakeOutputQueue,
+        cache_salt: str = "",
+        owned: set[int] | None = None,
+    ) -> int:
+        with self._lock:
+            self._check()
+            request_id = self.engine.add_beam_search(prompt, params, owned)
             outputs.thread, self._queues[request_id] = self, outputs
             return request_id
 

@@ -6,10 +6,8 @@ import fake_core  # noqa: F401
 import pytest
 import text_models
 from octavo import ValidationError
-from octavo.chat import ChatOptions, render_chat
 from octavo.chat_template import (
     ChatTemplateResolutionError,
-    content_format,
     load_chat_template,
     render_conversation,
     resolve_chat_template,
@@ -117,6 +115,13 @@ def test_tools_and_variables(ours, theirs):
     assert '"<int>"' in text
 
 
+def test_documents(ours, theirs):
+    options = {"chat_template": "{{ documents | tojson }}", "tokenize": False}
+    for documents in (None, [{"title": "t", "text": "é"}]):
+        text = theirs.apply_chat_template([USER], documents=documents, **options)
+        assert ours.apply_chat_template([USER], documents=documents, **options) == text
+
+
 def test_errors_of_a_template(ours):
     with pytest.raises(ValidationError, match="Conversation roles must alternate"):
         ours.apply_chat_template([ASSISTANT], LLAMA2)
@@ -200,52 +205,49 @@ def test_loading(tmp_path):
         load_chat_template(path, is_literal=True)
 
 
-# Conversations to prompts.
-
-
-def test_content_formats(ours):
-    assert [content_format(TEMPLATES[name]) for name in TEMPLATES] == [
-        "string", "string", "string", "openai",
-    ]  # fmt: skip
-    alias = (
-        "{% for m in messages %}{% set c = m['content'] %}{% for x in c %}{% endfor %}{% endfor %}"
-    )
-    assert content_format(alias) == "openai"
-    parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}]
-    (prompt,) = render_chat(parts, ours, ChatOptions(chat_template=CHATML))
-    assert prompt["prompt"] == "<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n"
-    (prompt,) = render_chat(parts[:1], ours, ChatOptions(chat_template=PARTS))
-    assert "[a]" in prompt["prompt"]
-    image = [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]
-    with pytest.raises(ValidationError, match="Unsupported chat content part type: 'image_url'"):
-        render_chat(image, ours, ChatOptions(chat_template=CHATML))
-
-
-def test_one_or_many_conversations(ours):
-    options = ChatOptions(chat_template=CHATML)
-    one, many = render_chat([USER], ours, options), render_chat([[USER], [SYSTEM]], ours, options)
-    assert len(one) == 1
-    assert len(many) == 2
-    assert many[0] == one[0]
-    assert render_chat([], ours, options) == []
-    assert one[0]["prompt_token_ids"][0] != ours.bos_token_id
-    for wrong in ("Hi", {"role": "user"}, [USER, [USER]]):
-        with pytest.raises(TypeError, match="messages should"):
-            render_chat(wrong, ours, options)
-
-
-def test_never_a_second_bos(ours):
-    (prompt,) = render_chat([USER], ours, ChatOptions(chat_template=LLAMA2))
-    assert prompt["prompt_token_ids"].count(ours.bos_token_id) == 1
-
-
-def test_template_kwargs(ours):
-    options = ChatOptions(
-        chat_template="{{ style }}{{ messages | length }}", template_kwargs={"style": "s", "b": 1}
-    )
-    assert render_chat([USER], ours, options)[0]["prompt"] == "s1"
-    for name in ("chat_template", "tokenize"):
-        with pytest.raises(ValidationError, match=f"must not hold '{name}'"):
-            render_chat([USER], ours, ChatOptions(template_kwargs={name: "x"}))
-    with pytest.raises(ValidationError, match="content_format must be one of"):
-        render_chat([USER], ours, ChatOptions(content_format="novel"))
+def test_what_templates_use_is_as_in_jinja(theirs):
+    """Everything that is guarded, where it asks for little."""
+    template = """{% set text = messages[0].content %}{{ text * 2 }}
+{{ text ~ 1 ~ none ~ [1, 'a'] }}
+{{ 2 ** 10 }} {{ 7 % 3 }} {{ '%5.2f|%-4s|%s' % (1.5, 'a', [1]) }} {{ '%s!' | format(text) }}
+{{ '{:>5} {a}'.format(1, a=text) }} {{ '{a}'.format_map({'a': 1}) }} {{ text[1:] }}
+{{ text[::-1] }}
+{{ text.split('\n') }} {{ text.split() }} {{ text.rsplit(' ', 1) }} {{ text.splitlines() }}
+{{ text.strip(' \n') | trim }} {{ text.replace('a', 'bb') | replace('b', 'cc', 1) }}
+{{ ', '.join(['a', 'b']) }} {{ [1, 2] | join('-') }} {{ [{'a': 1}] | join('', 'a') }}
+{{ 'ab' | join(',') }}
+{{ 'a'.center(5) }}{{ 'a' | center(6) }}{{ 'a'.ljust(3) }}{{ '7'.zfill(3) }}
+{{ text | indent(3, true) }}
+{{ [3, 1, 2] | sort | list }} {{ [1, 1, 2] | unique | list }}
+{{ [1, 2, 3] | batch(2, 0) | list }}
+{{ [1, 2, 3] | slice(2) | list }} {{ [1, 2] | sum }} {{ ['a'] | map('upper') | list }}
+{{ [2, 1] | min }}
+{{ messages | map(attribute='role') | list }}
+{{ messages | selectattr('role', 'equalto', 'user') | list | length }}
+{{ messages | groupby('role') | list | length }} {{ {'b': 1, 'a': 2} | dictsort }}
+{{ {'a': 1}.items() | list }}
+{{ 1.25 | round(1) }} {{ '12' | int }} {{ 'a b' | title }} {{ 'a b c' | wordcount }}
+{{ '<a>' | striptags }}
+{{ [1, {'a': [none, true]}] | tojson(indent=2) }}
+{{ {'a': 1} | tojson(separators=(',', ':')) }} {{ [1] | pprint }}
+{% for a, b in [(1, 2), (3, 4)] if a in [1, 3] %}{{ a }}{{ b }}{{ loop.length }}
+{{ loop.last }}{% endfor %}
+{% for x in [1, 2] recursive %}{{ x }}{{ loop([3]) if loop.depth < 3 }}{% endfor %}
+{% macro m(a, b=2) %}{{ a }}{{ b }}{{ caller() if caller }}{{ varargs }}{{ kwargs }}
+{% endmacro %}{{ m(1, 3, 4, c=5) }}
+{% call m(9) %}inner{% endcall %}{% filter upper %}up{% endfilter %}
+{% set c %}block{% endset %}{{ c }}
+{% set ns = namespace(n=0, l=[]) %}{% for i in range(5) %}{% set ns.n = ns.n + i %}
+{% set ns.l = ns.l + [i] %}{% endfor %}{{ ns.n }}{{ ns.l }}
+{{ dict(a=1, **{'b': 2}) }} {{ dict([(1, 2)]) }} {{ dict.fromkeys([1, 2], 0) }}
+{{ {(1, 2): 3}[(1, 2)] }}
+{{ 1 == 1.0 and 'a' in text or 2 is in [1] }} {{ [1, [2]] == [1, [2]] }}
+{{ 5 is divisibleby(5) }} {{ 1 < 2 < 3 }}
+{% autoescape true %}{{ '<' ~ '>' }}{{ '<' | safe }}{{ ('<b>{}'|safe).format('<') }}
+{% endautoescape %}
+{% with a=1, b=[1, 2] %}{{ a + b[0] }}{% endwith %} {{ cycler('a', 'b').next() }}
+{{ joiner(',')() }}"""
+    conversation = [{"role": "user", "content": " Have a\nnice day "}, ASSISTANT]
+    text = theirs.apply_chat_template(conversation, chat_template=template, tokenize=False)
+    assert render_conversation(conversation, template) == text
+    assert len(text) > 700

@@ -72,6 +72,17 @@ def test_chat_quick(model, engine, capsys, backend):
     assert engine.added[0].params.max_tokens is None
 
 
+def test_chat_options_of_the_template(model, engine, backend):
+    template = "{{ style }}:{{ messages | map(attribute='content') | join(',') }}"
+    arguments = ["--chat-template", template, "--chat-template-kwargs", '{"style": "fancy"}']
+    assert main(["chat", model, "-q", "Hi", "--system", "S", "--max-tokens", "9", *arguments]) == 0
+    assert backend.decode(engine.added[0].prompt) == "fancy:S,Hi"
+    assert engine.added[0].params.max_tokens == 9
+    for wrong in ("[1]", "{"):
+        with pytest.raises(SystemExit):
+            main(["chat", model, "--chat-template-kwargs", wrong])
+
+
 def test_chat_keeps_its_history(model, engine, capsys, monkeypatch, backend):
     lines = iter(["Hi", "", "And?", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))

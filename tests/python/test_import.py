@@ -14,6 +14,7 @@ NAMES = {
     "PromptType", "OctavoError", "ValidationError", "ModelLoadError", "OutOfMemoryError",
     "NotSupportedError", "InternalError", "__version__", "get_cmake_dir", "get_include",
     "Logprob", "FlatLogprobs", "AsyncLLM", "EngineArgs", "AsyncEngineArgs",
+    "BeamSearchParams", "BeamSearchOutput", "BeamSearchSequence",
 }  # fmt: skip
 
 
