@@ -7,36 +7,12 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
-#include <limits>
+#include <memory>
 
 #include "bindings.h"
 
 namespace octavo {
 namespace {
-
-std::vector<int32_t> narrow_ids(const std::vector<int64_t>& wide) {
-  std::vector<int32_t> ids;
-  ids.reserve(wide.size());
-  for (int64_t id : wide) {
-    if (id < std::numeric_limits<int32_t>::min() || id > std::numeric_limits<int32_t>::max()) {
-      throw InvalidArgument("Token id " + std::to_string(id) +
-                            " is out of vocabulary; expected a 32-bit id");
-    }
-    ids.push_back(static_cast<int32_t>(id));
-  }
-  return ids;
-}
-
-// A sequence of ints, or an integer array of one dimension (copied through its tolist).
-std::vector<int32_t> token_ids(nb::handle source) {
-  nb::object sequence = nb::borrow(source);
-  if (nb::hasattr(source, "tolist")) sequence = source.attr("tolist")();
-  std::vector<int64_t> wide;
-  if (!nb::try_cast(sequence, wide, true) || nb::isinstance<nb::str>(source)) {
-    throw InvalidArgument("prompt_token_ids: expected a sequence of integers");
-  }
-  return narrow_ids(wide);
-}
 
 RequestId add_request(Engine& engine, const std::vector<int32_t>& prompt,
                       const SamplingParams& params, const std::string& cache_salt) {
@@ -47,7 +23,7 @@ RequestId add_request(Engine& engine, const std::vector<int32_t>& prompt,
 using LogitsArray = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 LogitsArray compute_logits(Engine& engine, nb::handle source) {
-  const std::vector<int32_t> ids = token_ids(source);
+  const std::vector<int32_t> ids = to_token_ids(source);
   std::unique_ptr<std::vector<float>> logits;
   {
     nb::gil_scoped_release release;
@@ -66,22 +42,7 @@ nb::dict stats_dict(const Engine& engine) {
     nb::gil_scoped_release release;
     stats = engine.stats();
   }
-  nb::dict result;
-  result["num_running"] = stats.num_running;
-  result["num_waiting"] = stats.num_waiting;
-  result["num_blocks_used"] = stats.num_blocks_used;
-  result["num_blocks_total"] = stats.num_blocks_total;
-  result["num_steps"] = stats.num_steps;
-  result["num_preemptions"] = stats.num_preemptions;
-  result["num_recomputed_tokens"] = stats.num_recomputed_tokens;
-  result["num_prompt_tokens"] = stats.num_prompt_tokens;
-  result["num_generated_tokens"] = stats.num_generated_tokens;
-  result["num_scheduled_tokens"] = stats.num_scheduled_tokens;
-  result["prefix_cache_queries"] = stats.prefix_cache_queries;
-  result["prefix_cache_hits"] = stats.prefix_cache_hits;
-  result["num_requests_finished"] = stats.num_requests_finished;
-  result["num_requests_aborted"] = stats.num_requests_aborted;
-  return result;
+  return to_dict(stats);
 }
 
 nb::dict metric_dict(const Metric& metric) {
@@ -168,7 +129,7 @@ void bind_engine(nb::module_& m) {
           "add_request",
           [](Engine& self, nb::handle prompt, const SamplingParams& params,
              const std::string& cache_salt, std::optional<nb::set> owned) {
-            const RequestId id = add_request(self, token_ids(prompt), params, cache_salt);
+            const RequestId id = add_request(self, to_token_ids(prompt), params, cache_salt);
             // Within the call: Python handles a signal only after it, when the caller knows the id.
             if (owned) owned->add(id);
             return id;
@@ -186,7 +147,7 @@ void bind_engine(nb::module_& m) {
       .def(
           "validate",
           [](const Engine& self, nb::handle prompt, const SamplingParams& params) {
-            const std::vector<int32_t> ids = token_ids(prompt);
+            const std::vector<int32_t> ids = to_token_ids(prompt);
             const nb::gil_scoped_release release;
             self.validate(ids, params);
           },

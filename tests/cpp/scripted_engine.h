@@ -79,6 +79,12 @@ RequestId Engine::add_request(std::span<const int32_t>, const SamplingParams& pa
   return id;
 }
 
+void Engine::validate(std::span<const int32_t>, const BeamSearchParams&) const {}
+RequestId Engine::add_beam_search(std::span<const int32_t> prompt, const BeamSearchParams& params,
+                                  std::string_view salt) {
+  return add_request(prompt, params.tokens, salt);
+}
+
 std::vector<RequestOutput> Engine::step() {
   const std::lock_guard lock(impl_->mutex);
   {

@@ -15,7 +15,8 @@ BeamSearch::BeamSearch(const BeamSearchParams& search_params, int32_t max_tokens
                                              .max_tokens = max_tokens,
                                              .length_penalty = params.length_penalty,
                                              .early_stopping = params.early_stopping,
-                                             .num_end_ids = num_end_ids});
+                                             .num_end_ids = num_end_ids,
+                                             .only_group = params.num_groups == 1});
   }
   for (const std::string& text : params.stop) longest_stop = std::max(longest_stop, text.size());
   live.front().alive = true;  // the prompt, from which all groups begin

@@ -8,7 +8,7 @@ namespace octavo {
 namespace {
 
 BeamSelector::Config greedy_when_alone(BeamSelector::Config config) {
-  if (config.width == 1) config.early_stopping = EarlyStopping::kTrue;
+  if (config.width == 1 && config.only_group) config.early_stopping = EarlyStopping::kTrue;
   return config;
 }
 
@@ -27,8 +27,18 @@ double BeamSelector::score(double logprob, int32_t length) const {
 
 BeamSelector::Decision BeamSelector::select(std::vector<BeamCandidate> candidates, int32_t length) {
   std::ranges::stable_sort(candidates, std::greater(), &BeamCandidate::logprob);
-  return config_.early_stopping == EarlyStopping::kVllm ? select_vllm(candidates, length)
-                                                        : select_bounded(candidates, length);
+  Decision decision = config_.early_stopping == EarlyStopping::kVllm
+                          ? select_vllm(candidates, length)
+                          : select_bounded(candidates, length);
+  note_chosen(candidates, decision);
+  return decision;
+}
+
+void BeamSelector::note_chosen(std::span<const BeamCandidate> sorted, Decision& decision) const {
+  for (const BeamCandidate& candidate : sorted) {
+    if (static_cast<int32_t>(decision.chosen.size()) == config_.width) return;
+    if (!candidate.ends) decision.chosen.push_back(candidate.token);
+  }
 }
 
 BeamSelector::Decision BeamSelector::select_vllm(std::span<const BeamCandidate> sorted,

@@ -26,8 +26,9 @@ class BeamSelector {
     double length_penalty = 1;
     EarlyStopping early_stopping = EarlyStopping::kVllm;
     int32_t num_end_ids = 1;  // how many tokens can end a beam
+    bool only_group = true;
   };
-  // With width 1 the search is greedy, whatever the rule, as in transformers.
+  // With one beam in all the search is greedy, whatever the rule, as in transformers.
   explicit BeamSelector(const Config& config);
 
   // The number of its best tokens that each live beam must offer as candidates.
@@ -36,6 +37,7 @@ class BeamSelector {
   struct Decision {
     std::vector<BeamCandidate> live;      // the next beams, best first, at most width
     std::vector<BeamCandidate> finished;  // to be kept, each with the score of `score`
+    std::vector<int32_t> chosen;          // the tokens of the best that do not end, at most width
     bool done = false;                    // the search is over
   };
   // All candidates of a step, whose tokens are number `length` (from 1) of their beams. With
@@ -48,6 +50,7 @@ class BeamSelector {
  private:
   Decision select_vllm(std::span<const BeamCandidate> sorted, int32_t length);
   Decision select_bounded(std::span<const BeamCandidate> sorted, int32_t length);
+  void note_chosen(std::span<const BeamCandidate> sorted, Decision& decision) const;
   void keep(double score);
   bool can_improve(double best_live, int32_t length) const;
   bool full() const { return static_cast<int32_t>(kept_.size()) == config_.width; }

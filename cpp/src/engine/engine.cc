@@ -21,7 +21,11 @@ std::string_view finish_reason_name(FinishReason reason) {
 }
 
 Engine::Engine(const EngineConfig& config) : impl_(std::make_unique<Impl>(config)) {}
-Engine::~Engine() = default;
+// In a forked child the threads do not exist, and a step may have been under way: what is there is
+// left as it is.
+Engine::~Engine() {
+  if (getpid() != impl_->owner) static_cast<void>(impl_.release());
+}
 
 RequestId Engine::add_request(std::span<const int32_t> prompt_token_ids,
                               const SamplingParams& params, std::string_view cache_salt) {

@@ -98,7 +98,7 @@ void Engine::Impl::offer(Sample& sample, int32_t token, TokenLogprobs candidates
   search.live[static_cast<size_t>(sample.index)].candidates =
       std::make_shared<const TokenLogprobs>(std::move(candidates));
   sample.sequence->parked = true;
-  if (search.all_offered()) outputs.push_back(advance_beams(request));
+  if (search.all_offered()) advance_beams(request, outputs);
 }
 
 // Whether a candidate ends its beam, and by what.
@@ -120,6 +120,30 @@ Engine::Impl::BeamEnd Engine::Impl::beam_end(const Request& request, int32_t bea
   return {.ends = stop >= 0, .stop_index = stop};
 }
 
+// The candidates of one live beam, after the penalty for what the groups before have taken.
+std::vector<BeamCandidate> Engine::Impl::candidates_of(const Request& request, int32_t beam,
+                                                       std::span<const int32_t> taken) const {
+  const BeamSearch& search = *request.beams;
+  const LiveBeam& live = search.live[static_cast<size_t>(beam)];
+  std::vector<BeamCandidate> candidates;
+  for (size_t i = 0; i < live.candidates->token_ids.size(); ++i) {
+    const float logprob = live.candidates->logprobs[i];
+    if (std::isinf(logprob)) continue;  // forbidden
+    const int32_t token = live.candidates->token_ids[i];
+    const auto penalty = static_cast<double>(search.params.diversity_penalty) *
+                         static_cast<double>(std::ranges::count(taken, token));
+    candidates.push_back(
+        {.beam = beam, .token = token, .logprob = live.logprob + logprob - penalty});
+  }
+  std::ranges::stable_sort(candidates, std::greater(), &BeamCandidate::logprob);
+  const auto most = static_cast<size_t>(search.groups.front().candidates_per_beam());
+  if (candidates.size() > most) candidates.resize(most);
+  for (BeamCandidate& candidate : candidates) {
+    candidate.ends = beam_end(request, beam, candidate.token).ends;
+  }
+  return candidates;
+}
+
 // The candidates of a group's live beams. Before the first token there is one beam for all groups.
 std::vector<BeamCandidate> Engine::Impl::beam_candidates(const Request& request, int32_t group,
                                                          std::span<const int32_t> taken) const {
@@ -129,19 +153,9 @@ std::vector<BeamCandidate> Engine::Impl::beam_candidates(const Request& request,
   const int32_t last = search.length == 1 ? 1 : first + width;
   std::vector<BeamCandidate> candidates;
   for (int32_t beam = first; beam < last; ++beam) {
-    const LiveBeam& live = search.live[static_cast<size_t>(beam)];
-    if (!live.alive) continue;
-    for (size_t i = 0; i < live.candidates->token_ids.size(); ++i) {
-      const float logprob = live.candidates->logprobs[i];
-      if (std::isinf(logprob)) continue;  // forbidden
-      const int32_t token = live.candidates->token_ids[i];
-      const auto penalty = static_cast<double>(search.params.diversity_penalty) *
-                           static_cast<double>(std::ranges::count(taken, token));
-      candidates.push_back({.beam = beam,
-                            .token = token,
-                            .logprob = live.logprob + logprob - penalty,
-                            .ends = beam_end(request, beam, token).ends});
-    }
+    if (!search.live[static_cast<size_t>(beam)].alive) continue;
+    const std::vector<BeamCandidate> own = candidates_of(request, beam, taken);
+    candidates.insert(candidates.end(), own.begin(), own.end());
   }
   return candidates;
 }
@@ -167,7 +181,7 @@ Beam Engine::Impl::finished_beam(const Request& request, int32_t group,
 }
 
 // Every live beam has its candidates: one more token for all.
-RequestOutput Engine::Impl::advance_beams(Request& request) {
+void Engine::Impl::advance_beams(Request& request, std::vector<RequestOutput>& outputs) {
   BeamSearch& search = *request.beams;
   ++search.length;
   std::vector<int32_t> taken;
@@ -180,9 +194,9 @@ RequestOutput Engine::Impl::advance_beams(Request& request) {
       search.keep(finished_beam(request, group, candidate), group);
     }
     for (const BeamCandidate& candidate : decision.live) {
-      taken.push_back(candidate.token);
       next.emplace_back(group, candidate);
     }
+    taken.insert(taken.end(), decision.chosen.begin(), decision.chosen.end());
     search.done[static_cast<size_t>(group)] = decision.done;
   }
   keep_complete_beams(request);
@@ -194,8 +208,10 @@ RequestOutput Engine::Impl::advance_beams(Request& request) {
     finish_beams(request, output);
   } else if (search.params.stream) {
     output.beams.push_back(best_live_beam(request));
+  } else {
+    return;
   }
-  return output;
+  outputs.push_back(std::move(output));
 }
 
 // A beam whose structure is complete and allows nothing more, not even an end token.

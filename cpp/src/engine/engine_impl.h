@@ -83,10 +83,12 @@ struct Engine::Impl {
   void offer(Sample& sample, int32_t token, TokenLogprobs candidates,
              std::vector<RequestOutput>& outputs);
   BeamEnd beam_end(const Request& request, int32_t beam, int32_t token) const;
+  std::vector<BeamCandidate> candidates_of(const Request& request, int32_t beam,
+                                           std::span<const int32_t> taken) const;
   std::vector<BeamCandidate> beam_candidates(const Request& request, int32_t group,
                                              std::span<const int32_t> taken) const;
   Beam finished_beam(const Request& request, int32_t group, const BeamCandidate& candidate) const;
-  RequestOutput advance_beams(Request& request);
+  void advance_beams(Request& request, std::vector<RequestOutput>& outputs);
   void keep_complete_beams(Request& request);
   void place_beams(Request& request, std::span<const std::pair<int32_t, BeamCandidate>> next);
   std::pair<Sample, LiveBeam> fork_beam(Request& request, const BeamCandidate& candidate);
