@@ -10,14 +10,23 @@
 #include <memory>
 
 #include "bindings.h"
+#include "gil.h"
 
 namespace octavo {
 namespace {
 
 RequestId add_request(Engine& engine, const std::vector<int32_t>& prompt,
                       const SamplingParams& params, const std::string& cache_salt) {
-  const nb::gil_scoped_release release;
-  return engine.add_request(prompt, params, cache_salt);
+  const SamplingParams own = own_processors(params);
+  const WithoutGil unlocked;
+  return engine.add_request(prompt, own, cache_salt);
+}
+
+RequestId fork(Engine& engine, RequestId parent, int32_t sample_index,
+               const SamplingParams& params) {
+  const SamplingParams own = own_processors(params);
+  const WithoutGil unlocked;
+  return engine.fork(parent, sample_index, own);
 }
 
 using LogitsArray = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
@@ -26,7 +35,7 @@ LogitsArray compute_logits(Engine& engine, nb::handle source) {
   const std::vector<int32_t> ids = to_token_ids(source);
   std::unique_ptr<std::vector<float>> logits;
   {
-    nb::gil_scoped_release release;
+    const WithoutGil unlocked;
     logits = std::make_unique<std::vector<float>>(engine.compute_logits(ids));
   }
   const size_t rows = ids.size(), columns = logits->size() / rows;
@@ -39,7 +48,7 @@ LogitsArray compute_logits(Engine& engine, nb::handle source) {
 nb::dict stats_dict(const Engine& engine) {
   EngineStats stats;
   {
-    nb::gil_scoped_release release;
+    const WithoutGil unlocked;
     stats = engine.stats();
   }
   return to_dict(stats);
@@ -68,7 +77,7 @@ nb::dict metric_dict(const Metric& metric) {
 nb::list metrics_list(const Engine& engine) {
   std::vector<Metric> metrics;
   {
-    const nb::gil_scoped_release release;
+    const WithoutGil unlocked;
     metrics = engine.metrics();
   }
   nb::list result;
@@ -85,7 +94,7 @@ void bind_constructor(nb::class_<Engine>& engine) {
          int32_t max_num_seqs, int32_t max_num_batched_tokens, int64_t kv_cache_memory_bytes,
          int64_t num_kv_blocks, bool enable_prefix_caching, bool enable_chunked_prefill,
          int32_t num_threads, int32_t max_logprobs, std::string logprobs_mode, uint64_t seed) {
-        nb::gil_scoped_release release;
+        const WithoutGil unlocked;
         new (self) Engine({.model = std::move(model),
                            .device = std::move(device),
                            .dtype = std::move(dtype),
@@ -123,7 +132,7 @@ void bind_constructor(nb::class_<Engine>& engine) {
 void bind_engine(nb::module_& m) {
   nb::class_<Engine> engine(m, "Engine", "Owns a model, its KV cache and every request in flight.");
   bind_constructor(engine);
-  using Release = nb::call_guard<nb::gil_scoped_release>;
+  using Release = nb::call_guard<WithoutGil>;
   engine
       .def(
           "add_request",
@@ -136,8 +145,7 @@ void bind_engine(nb::module_& m) {
           },
           nb::arg("prompt_token_ids"), nb::arg("params"), nb::arg("cache_salt") = "",
           nb::arg("owned") = nb::none())
-      .def("fork", &Engine::fork, nb::arg("parent"), nb::arg("sample_index"), nb::arg("params"),
-           Release())
+      .def("fork", &fork, nb::arg("parent"), nb::arg("sample_index"), nb::arg("params"))
       .def("step", &Engine::step, Release())
       .def("abort", &Engine::abort, nb::arg("request_id"), Release())
       .def("abort_sample", &Engine::abort_sample, nb::arg("request_id"), nb::arg("sample_index"),
@@ -148,7 +156,7 @@ void bind_engine(nb::module_& m) {
           "validate",
           [](const Engine& self, nb::handle prompt, const SamplingParams& params) {
             const std::vector<int32_t> ids = to_token_ids(prompt);
-            const nb::gil_scoped_release release;
+            const WithoutGil unlocked;
             self.validate(ids, params);
           },
           nb::arg("prompt_token_ids"), nb::arg("params"))
@@ -160,7 +168,7 @@ void bind_engine(nb::module_& m) {
             for (const nb::bytes& token : tokens) {
               vocabulary.emplace_back(token.c_str(), token.size());
             }
-            const nb::gil_scoped_release release;
+            const WithoutGil unlocked;
             self.set_vocabulary(std::move(vocabulary));
           },
           nb::arg("token_bytes"))

@@ -8,13 +8,13 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <exception>
 #include <set>
 #include <thread>
 
 #include "bindings.h"
+#include "gil.h"
 
 namespace octavo {
 namespace {
@@ -24,31 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 // How long a waiting thread leaves signals unseen.
 constexpr milliseconds kSlice(50);
-// A process whose threads do not come back from a call is left all the same.
-constexpr milliseconds kExitPatience(1000);
-
-std::atomic<bool> exiting = false;
-std::thread::id exiting_thread;  // set before
-std::atomic<int> calls_without_gil = 0;
-
-struct CountedCall {
-  CountedCall() { ++calls_without_gil; }
-  ~CountedCall() { --calls_without_gil; }
-};
-
-// The GIL is released for as long as this lives. A thread that asks for the GIL of an interpreter
-// that has ended is killed by Python, which C++ does not survive: exit_threads waits for these.
-class WithoutGil {
-  CountedCall counted_;  // until the GIL is held again
-  nb::gil_scoped_release release_;
-};
-
-// The daemon threads that are left at the exit end silently, as Python would end them.
-void leave_at_exit() {
-  if (!exiting || std::this_thread::get_id() == exiting_thread) return;
-  PyErr_SetNone(PyExc_SystemExit);
-  throw nb::python_error();
-}
 
 // Every thread that was not closed. Guarded by the GIL; never destroyed.
 std::set<std::shared_ptr<EngineThread>>& open_threads() {
@@ -58,15 +33,11 @@ std::set<std::shared_ptr<EngineThread>>& open_threads() {
 
 // An atexit function.
 void exit_threads() {
-  exiting_thread = std::this_thread::get_id();
-  exiting = true;  // lets those that wait for outputs go
+  begin_exit();  // lets those that wait for outputs go
   const auto threads = open_threads();
   const nb::gil_scoped_release release;
   for (const auto& thread : threads) thread->close();
-  const auto deadline = Clock::now() + kExitPatience;
-  while (calls_without_gil > 0 && Clock::now() < deadline) {
-    std::this_thread::sleep_for(milliseconds(1));
-  }
+  wait_for_calls();
 }
 
 // Python's OutputQueue: the requests in flight share the queue, not this object.
@@ -119,6 +90,8 @@ class PyEngineThread {
       close();
     } catch (const Error&) {
       close_elsewhere();
+    } catch (const nb::python_error&) {
+      // The interpreter ends, and exit_threads has closed the thread.
     }
   }
 
@@ -149,7 +122,7 @@ class PyEngineThread {
   // A collection on the engine's thread, in a logits processor, has found this: the thread cannot
   // wait for itself.
   void close_elsewhere() {
-    ++calls_without_gil;  // until it has ended
+    begin_call();  // until it has ended
     std::thread([thread = thread_, engine = engine_.release()] {
       thread->close();
       {
@@ -157,7 +130,7 @@ class PyEngineThread {
         open_threads().erase(thread);
         engine.dec_ref();
       }
-      --calls_without_gil;
+      end_call();
     }).detach();
   }
 
@@ -170,8 +143,9 @@ RequestId add_request(const PyEngineThread& self, nb::handle prompt, const Sampl
                       std::optional<nb::set> owned) {
   const std::vector<int32_t> ids = to_token_ids(prompt);
   const std::shared_ptr<OutputQueue>& queue = outputs.shared();
+  const SamplingParams own = own_processors(params);
   const RequestId id = self.with_thread(
-      [&](EngineThread& thread) { return thread.add_request(ids, params, queue, cache_salt); });
+      [&](EngineThread& thread) { return thread.add_request(ids, own, queue, cache_salt); });
   // Within the call: Python handles a signal only after it, when the caller knows the id.
   if (owned) owned->add(id);
   return id;
@@ -182,8 +156,10 @@ RequestId add_beam_search(const PyEngineThread& self, nb::handle prompt,
                           const std::string& cache_salt, std::optional<nb::set> owned) {
   const std::vector<int32_t> ids = to_token_ids(prompt);
   const std::shared_ptr<OutputQueue>& queue = outputs.shared();
+  BeamSearchParams own = params;
+  own.tokens = own_processors(params.tokens);
   const RequestId id = self.with_thread(
-      [&](EngineThread& thread) { return thread.add_beam_search(ids, params, queue, cache_salt); });
+      [&](EngineThread& thread) { return thread.add_beam_search(ids, own, queue, cache_salt); });
   if (owned) owned->add(id);  // as add_request
   return id;
 }
@@ -247,7 +223,7 @@ void bind_engine_thread(nb::module_& m) {
            [](const PyEngineThread& self) { return to_dict(call<&EngineThread::stats>(self)); })
       .def("close", &PyEngineThread::close);
   // The threads of a forked child's calls stayed in its parent.
-  pthread_atfork(nullptr, nullptr, [] { calls_without_gil = 0; });
+  pthread_atfork(nullptr, nullptr, &forget_calls);
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&exit_threads));
 }
 

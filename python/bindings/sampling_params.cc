@@ -111,7 +111,7 @@ class PythonProcessor : public LogitsProcessor {
     function_.reset();
   }
 
-  nb::object function() const { return function_; }
+  nb::handle function() const { return function_; }
 
   void process(std::span<const int32_t> ids, std::span<float> logits) override {
     const nb::gil_scoped_acquire acquire;
@@ -132,11 +132,17 @@ class PythonProcessor : public LogitsProcessor {
   nb::object function_;
 };
 
+// The callable behind a processor; null for one of C++.
+nb::handle function_of(const std::shared_ptr<LogitsProcessor>& processor) {
+  const auto* python = dynamic_cast<const PythonProcessor*>(processor.get());
+  return python == nullptr ? nb::handle() : python->function();
+}
+
 nb::list logits_processors(const SamplingParams& params) {
   nb::list list;
   for (const auto& processor : params.logits_processors) {
-    const auto* python = dynamic_cast<const PythonProcessor*>(processor.get());
-    list.append(python == nullptr ? nb::none() : python->function());
+    const nb::handle function = function_of(processor);
+    list.append(function.is_valid() ? nb::borrow(function) : nb::none());
   }
   return list;
 }
@@ -147,6 +153,45 @@ void set_logits_processors(SamplingParams& params, const std::vector<nb::callabl
     params.logits_processors.push_back(std::make_shared<PythonProcessor>(function));
   }
 }
+
+using Processors = std::vector<std::shared_ptr<LogitsProcessor>>;
+
+Processors& processors_of(SamplingParams& params) { return params.logits_processors; }
+Processors& processors_of(BeamSearchParams& params) { return params.tokens.logits_processors; }
+
+// The processors whose references are this object's alone, see own_processors: not those of
+// parameters inside of a BeamSearchParams, which are no object of their own.
+template <typename Params>
+Processors* processors_of(PyObject* self) {
+  const auto [ready, destruct] = nb::inst_state(self);
+  return ready && destruct ? &processors_of(*nb::inst_ptr<Params>(self)) : nullptr;
+}
+
+template <typename Params>
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  const Processors* processors = processors_of<Params>(self);
+  if (processors == nullptr) return 0;
+  for (const auto& processor : *processors) Py_VISIT(function_of(processor).ptr());
+  return 0;
+}
+
+template <typename Params>
+int clear(PyObject* self) {
+  // Moved out first: what goes with a callable may look at these parameters.
+  if (Processors* processors = processors_of<Params>(self)) {
+    const Processors dropped = std::move(*processors);
+  }
+  return 0;
+}
+
+// A callable may refer to its own parameters, so Python's cyclic collector has to see it.
+template <typename Params>
+PyType_Slot collector_slots[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(&traverse<Params>)},
+    {Py_tp_clear, reinterpret_cast<void*>(&clear<Params>)},
+    {0, nullptr},
+};
 
 using Sizes = std::tuple<int32_t, int32_t, int32_t>;
 
@@ -162,7 +207,8 @@ void set_repetition_detection(SamplingParams& params, const Sizes& sizes) {
 }
 
 void bind_sampling_params(nb::module_& m) {
-  nb::class_<SamplingParams>(m, "SamplingParams", "How the tokens of one request are chosen.")
+  nb::class_<SamplingParams>(m, "SamplingParams", "How the tokens of one request are chosen.",
+                             nb::type_slots(collector_slots<SamplingParams>))
       .def("__init__", &init_by_name<SamplingParams>)
       .def_rw("n", &SamplingParams::n)
       .def_rw("temperature", &SamplingParams::temperature)
@@ -216,7 +262,8 @@ void set_early_stopping(BeamSearchParams& params, const std::string& name) {
 
 void bind_beam_search_params(nb::module_& m) {
   nb::class_<BeamSearchParams>(m, "BeamSearchParams",
-                               "How the most probable continuations of a prompt are searched.")
+                               "How the most probable continuations of a prompt are searched.",
+                               nb::type_slots(collector_slots<BeamSearchParams>))
       .def("__init__", &init_by_name<BeamSearchParams>)
       .def_rw("beam_width", &BeamSearchParams::beam_width)
       .def_rw("max_tokens", &BeamSearchParams::max_tokens)
@@ -227,10 +274,24 @@ void bind_beam_search_params(nb::module_& m) {
       .def_rw("diversity_penalty", &BeamSearchParams::diversity_penalty)
       .def_rw("stop", &BeamSearchParams::stop)
       .def_rw("stream", &BeamSearchParams::stream)
-      .def_rw("tokens", &BeamSearchParams::tokens);
+      .def_prop_rw(
+          "tokens", [](BeamSearchParams& self) -> SamplingParams& { return self.tokens; },
+          [](BeamSearchParams& self, const SamplingParams& tokens) {
+            self.tokens = own_processors(tokens);
+          });
 }
 
 }  // namespace
+
+SamplingParams own_processors(const SamplingParams& params) {
+  SamplingParams copy = params;
+  for (auto& processor : copy.logits_processors) {
+    const nb::handle function = function_of(processor);
+    if (!function.is_valid()) continue;
+    processor = std::make_shared<PythonProcessor>(nb::borrow<nb::callable>(function));
+  }
+  return copy;
+}
 
 void bind_params(nb::module_& m) {
   bind_structured_outputs(m);

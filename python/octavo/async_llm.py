@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
 from octavo import _core
 from octavo.batch import Batch
 from octavo.beam_search import BeamSearchParams, RequestParams
 from octavo.engine_args import EngineArgs
-from octavo.errors import ValidationError
+from octavo.errors import ValidationError, validation_error
 from octavo.inference_core import InferenceCore, ParamsCache
 from octavo.inputs import PromptType, parse_prompt
-from octavo.metrics import Metric
+from octavo.model_handle import CHAT_OPTIONS, ModelHandle
 from octavo.outputs import RequestOutput
 from octavo.request import Job, Request
-from octavo.sampling_params import SamplingParams
-from octavo.sleep import SleepControl
 from octavo.submission import check_params, refuse, warn_of_errors
-from octavo.tokenizer import Tokenizer
 
 _OUTPUTS_AT_ONCE = 256  # made text of before other tasks of the loop have their turn
 
 
-class AsyncLLM:
+class AsyncLLM(ModelHandle):
     """Loads a model and generates with it, for the tasks of one or several event loops.
 
     Args:
@@ -36,11 +34,7 @@ class AsyncLLM:
     """
 
     def __init__(self, model: str | os.PathLike[str], **options: Any) -> None:
-        core = self._core = InferenceCore(EngineArgs(model, **options), "AsyncLLM")
-        self.model = core.model
-        self.model_info = core.model_info
-        self.max_model_len = core.max_model_len
-        self._sleep = SleepControl(core)
+        super().__init__(EngineArgs(model, **options), "AsyncLLM")
         self._loops: dict[asyncio.AbstractEventLoop, _LoopRequests] = {}
         self._lock = threading.Lock()
         self._num_requests = 0
@@ -106,27 +100,42 @@ class AsyncLLM:
         finally:
             requests.drop(request)
 
+    async def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: RequestParams | None = None,
+        request_id: str | None = None,
+        *,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """``generate`` for the next message of a conversation.
+
+        The template runs in another thread; leaving the loop aborts the request. The arguments from
+        ``chat_template`` to ``chat_template_kwargs`` are those of ``LLM.chat``, the others those of
+        ``generate``, and so are the errors. Raises also ValidationError for several conversations.
+        """
+        rendering = {name: value for name, value in locals().items() if name in CHAT_OPTIONS}
+        prompts = await asyncio.to_thread(self._render_chat, messages, rendering)
+        if len(prompts) != 1:
+            raise validation_error(
+                f"chat takes one conversation, got {len(prompts)}", parameter="messages"
+            )
+        outputs = self.generate(prompts[0], sampling_params, request_id, **options)
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                yield output
+
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """Ends requests for their consumers, who get what there is, with ``finish_reason="abort"``;
         unknown ids are ignored."""
         self._core.thread()
         self._core.abort([request_id] if isinstance(request_id, str) else request_id)
-
-    def get_tokenizer(self) -> Tokenizer:
-        """The model's tokenizer. Raises ValidationError with ``skip_tokenizer_init``."""
-        return self._core.need_tokenizer("get_tokenizer")
-
-    def get_default_sampling_params(self) -> SamplingParams:
-        """What ``generate`` takes when no SamplingParams are given."""
-        return self._core.default_sampling_params()
-
-    def get_metrics(self, prefix: str = "vllm") -> list[Metric]:
-        """As ``LLM.get_metrics``."""
-        return self._core.metrics(prefix)
-
-    def stats(self) -> dict[str, int]:
-        """As ``LLM.stats``."""
-        return self._core.stats()
 
     async def reset_prefix_cache(self) -> bool:
         """As ``LLM.reset_prefix_cache``."""
@@ -166,14 +175,6 @@ class AsyncLLM:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await asyncio.to_thread(self.close)
-
-    def __repr__(self) -> str:
-        state = "closed" if self._core.closed else self.model_info.architecture
-        return f"AsyncLLM(model={self.model!r}, {state})"
-
-    def _check_ready(self) -> None:
-        self._core.thread()
-        self._sleep.check_memory()
 
     async def _job(
         self, prompt: Any, params: RequestParams, tokenization_kwargs: Mapping[str, Any] | None

@@ -70,7 +70,7 @@ class BeamSearchParams:
             beams have ended; or when the best live beam is worse than those, scored at its present
             length, or at the length that favours it.
         num_return_sequences: beams in the result, 1..beam_width; None is all.
-        stop: a string or strings that end a beam; none may be empty.
+        stop: a string or strings that end a beam, bounded as in SamplingParams.
         stop_token_ids: token ids that end a beam, at most 128.
         min_tokens: no end before this many tokens, 0..max_tokens.
         presence_penalty, frequency_penalty, repetition_penalty, logit_bias, bad_words: as in

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from octavo.chat_template import (
     resolve_chat_template,
 )
 from octavo.errors import ValidationError, validation_error
-from octavo.inputs import TokensPrompt
+from octavo.inputs import FailedPrompt, TokensPrompt
 from octavo.tokenizer import Tokenizer
 
 _CONTENT_FORMATS = ("auto", "string", "openai")
@@ -41,7 +42,32 @@ class ChatOptions:
 def render_chat(
     messages: Sequence[Any], tokenizer: Tokenizer, options: ChatOptions
 ) -> list[TokensPrompt]:
-    """The prompts of one conversation or of several. Raises ValidationError."""
+    """The prompts of one conversation or of several.
+
+    Raises ValidationError, and TypeError for what is no conversation.
+    """
+    return [render() for render in _renderings(messages, tokenizer, options)]
+
+
+def try_render_chat(
+    messages: Sequence[Any], tokenizer: Tokenizer, options: ChatOptions
+) -> list[TokensPrompt | FailedPrompt]:
+    """As ``render_chat``, with a FailedPrompt for each conversation that is refused. Raises what is
+    wrong with all of them."""
+
+    def prompt(render: Callable[[], TokensPrompt]) -> TokensPrompt | FailedPrompt:
+        try:
+            return render()
+        except (ValidationError, TypeError) as error:
+            return FailedPrompt(error)
+
+    return [prompt(render) for render in _renderings(messages, tokenizer, options)]
+
+
+def _renderings(
+    messages: Sequence[Any], tokenizer: Tokenizer, options: ChatOptions
+) -> list[Callable[[], TokensPrompt]]:
+    """For each conversation what makes its prompt."""
     _check_options(options)
     conversations = _conversations(messages)
     if not conversations:
@@ -51,14 +77,17 @@ def render_chat(
         warnings.warn(
             f"chat_template={template!r} is text without any Jinja, so every prompt is that text; "
             "for the template in a file pass load_chat_template(path)",
-            stacklevel=4,
+            stacklevel=5,
         )
     compiled = compile_template(template)
     if _tools(options) and "tools" not in template:
         warnings.warn(
-            "the chat template does not use tools: the model will not see them", stacklevel=4
+            "the chat template does not use tools: the model will not see them", stacklevel=5
         )
-    return [_prompt(chat, template, compiled, tokenizer, options) for chat in conversations]
+    return [
+        functools.partial(_prompt, chat, template, compiled, tokenizer, options)
+        for chat in conversations
+    ]
 
 
 def _check_options(options: ChatOptions) -> None:

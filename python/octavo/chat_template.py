@@ -7,6 +7,7 @@ imported when the first template is rendered.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -26,6 +27,7 @@ _NO_TEMPLATE = (
     "chat template if the tokenizer does not define one. Pass it as a Jinja string to "
     "chat(..., chat_template=...), or as a string or file to LLM(chat_template=...)."
 )
+_BUILT_IN = Path(__file__).with_name("chat_templates")
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _MAX_ERROR = 10_000  # characters of a template's own message
 _MAX_TIME_FORMAT = 1000
@@ -55,6 +57,7 @@ class CompiledTemplate:
 def load_chat_template(chat_template: Path | str | None, *, is_literal: bool = False) -> str | None:
     """A template from a file, or the string itself when there is no such file.
 
+    A name such as "chatml", or vLLM's "template_chatml.jinja", is a file of ``chat_templates``.
     Raises ValidationError for a string that looks like a path but cannot be opened.
     """
     if chat_template is None:
@@ -68,6 +71,10 @@ def load_chat_template(chat_template: Path | str | None, *, is_literal: bool = F
     except (OSError, ValueError) as error:
         text = str(chat_template)
         if isinstance(chat_template, Path) or not any(char in text for char in "{}\n"):
+            built_in = _BUILT_IN / (text if "." in text else f"template_{text}.jinja")
+            if not isinstance(chat_template, Path) and built_in.parent == _BUILT_IN:
+                with contextlib.suppress(OSError, ValueError):
+                    return built_in.read_text(encoding="utf-8")
             raise validation_error(
                 f"The supplied chat template ({text}) looks like a file path, but it failed to be "
                 f"opened. Reason: {error}",

@@ -44,6 +44,13 @@ class ParsedPrompt:
     cache_salt: str = ""
 
 
+@dataclass(frozen=True)
+class FailedPrompt:
+    """Stands for a prompt that could not be made; whoever reads it gets the error."""
+
+    error: Exception
+
+
 def parse_prompts(prompts: Any) -> list[ParsedPrompt]:
     """All the prompts of a call, in order. A string, a dictionary or a list of ints is one prompt.
 
@@ -66,6 +73,8 @@ def parse_prompt(prompt: Any) -> ParsedPrompt:
         return _parse_dict(prompt)
     if isinstance(prompt, (list, tuple)) or _is_array(prompt):
         return ParsedPrompt(text=None, token_ids=_token_ids(prompt))
+    if isinstance(prompt, FailedPrompt):
+        raise prompt.error
     raise TypeError(_not_a_prompt(prompt))
 
 

@@ -31,13 +31,12 @@ from octavo.structured_outputs import (
 from octavo.token_rules import (
     cast_logit_bias,
     check_allowed_token_ids,
-    check_bad_words,
     check_logit_bias,
     check_logprob_token_ids,
     check_stop_token_ids,
+    check_texts,
 )
 from octavo.value_checks import (
-    as_list,
     bad,
     is_int,
     require_finite,
@@ -90,7 +89,8 @@ class SamplingParams:
         top_k: 0 or -1 is off; ties with the k-th token are kept.
         min_p: [0, 1], relative to the most probable token.
         seed: any 64-bit integer; None or -1 draws from the engine's seed.
-        stop: a string or strings that end the text; none may be empty.
+        stop: a string or strings that end the text; none may be empty, at most 1024 and 65,536
+            characters in all.
         stop_token_ids: token ids that end the request, at most 128.
         ignore_eos: go on after the model's end-of-sequence token.
         max_tokens: at least 1, or None for as many as the model's context holds. 0 generates
@@ -102,7 +102,7 @@ class SamplingParams:
             the prompt or the output has.
         logit_bias: token ids to numbers that are added to their logits, at most 1024.
         allowed_token_ids: the only ids that may come, 1..1024 of them; None is all.
-        bad_words: texts that may not come, with a space in front or without.
+        bad_words: texts that may not come, with a space in front or without; at most as ``stop``.
         logprobs: return the log-probability of each token and of this many of the most probable
             ones; -1 is the whole vocabulary, None no log-probabilities.
         logprob_token_ids: return those of these ids in the place of the most probable, at most 128.
@@ -420,15 +420,8 @@ class SamplingParams:
         self.seed = None if self.seed == -1 else int(self.seed)
 
     def _check_stops(self) -> None:
-        stop = [] if self.stop is None else self.stop
-        self.stop = [stop] if isinstance(stop, str) else as_list("stop", stop)
-        for text in self.stop:
-            if not isinstance(text, str):
-                raise bad(
-                    "stop", self.stop, f"stop must contain only strings, got {type(text).__name__}."
-                )
-            if not text:
-                raise bad("stop", self.stop, "stop cannot contain an empty string.")
+        stop = self.stop
+        self.stop = check_texts("stop", [stop] if isinstance(stop, str) else stop)
         self.stop_token_ids = check_stop_token_ids(self.stop_token_ids)
         if self.stop and self.detokenize is False:
             raise bad(
@@ -467,7 +460,7 @@ class SamplingParams:
 
     def _check_token_rules(self) -> None:
         self.logit_bias = check_logit_bias(self.logit_bias)
-        self.bad_words = check_bad_words(self.bad_words)
+        self.bad_words = check_texts("bad_words", self.bad_words)
         self.allowed_token_ids = check_allowed_token_ids(self.allowed_token_ids)
 
     def _take_guided_decoding(self, guided_decoding: Any) -> None:

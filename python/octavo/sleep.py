@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from octavo import _core
 from octavo.errors import OctavoError, validation_error
 from octavo.inference_core import InferenceCore
 
 _TAGS = ("weights", "kv_cache", "scheduling")
 _MODES = ("abort", "wait", "keep")
-_ASLEEP = {0: {"scheduling"}, 1: {"scheduling", "kv_cache"}, 2: set(_TAGS)}  # by level
+_LEVELS = (0, 1, 2)
 _POLL_SECONDS = 0.005
 
 
 class SleepControl:
-    """Puts the engine of an InferenceCore to sleep and wakes it up. May be used from any thread."""
+    """Puts the engine of an InferenceCore to sleep and wakes it up. May be used from any thread.
+
+    What sleeps is the engine's to say: its level, and whether its thread is paused.
+    """
 
     def __init__(self, core: InferenceCore) -> None:
         self._core = core
         self._lock = threading.Lock()
-        self._asleep: set[str] = set()
+        self._level = 0  # the engine's, which only this changes: to ask it may wait for a step
 
     @property
     def sleeping(self) -> bool:
         """Whether anything of the engine sleeps."""
-        return bool(self._asleep)
+        return self._level > 0 or self._core.thread().paused
 
     def check_memory(self) -> None:
         """Raises OctavoError while the engine has given memory back: a call would wait forever."""
-        if self._asleep - {"scheduling"}:
+        if self._level > 0:
             raise OctavoError("LLM: it is asleep; expected a call of wake_up() before")
 
     def sleep(self, level: Any = 1, mode: str = "abort") -> None:
         """See ``LLM.sleep``."""
-        if level not in _ASLEEP or isinstance(level, bool):
+        if level not in _LEVELS or isinstance(level, bool):
             raise validation_error(f"level must be 0, 1 or 2, got {level!r}", parameter="level")
         if mode not in _MODES:
             raise validation_error(f"mode must be one of {_MODES}, got {mode!r}", parameter="mode")
@@ -47,10 +51,8 @@ class SleepControl:
             while mode == "wait" and thread.num_unfinished() > 0:
                 time.sleep(_POLL_SECONDS)
             thread.pause()
-            self._asleep |= {"scheduling"}
             # At level 0 too: when this returns, the step in progress has ended.
-            self._core.between_steps(lambda engine: engine.sleep(level) if level else None)
-            self._asleep |= _ASLEEP[level]
+            self._change(lambda engine: engine.sleep(level) if level else None)
 
     def wake_up(self, tags: Iterable[str] | None = None) -> bool:
         """See ``LLM.wake_up``."""
@@ -61,16 +63,22 @@ class SleepControl:
             )
         with self._lock:
             thread = self._core.thread()
-            memory = self._asleep & wanted - {"scheduling"}
-            if memory:
-                self._core.between_steps(
-                    lambda engine: engine.wake_up(
-                        weights="weights" in memory, kv_cache="kv_cache" in memory
-                    )
-                )
-                self._asleep -= memory
+            slept = self._level > 0
+            weights, kv_cache = "weights" in wanted, "kv_cache" in wanted
+            if slept and (weights or kv_cache):
+                self._change(lambda engine: engine.wake_up(weights=weights, kv_cache=kv_cache))
             # Nothing can run without memory; with all of it back, work goes on.
-            if self._asleep == {"scheduling"} and (memory or "scheduling" in wanted):
+            if self._level == 0 and (slept or "scheduling" in wanted):
                 thread.resume()
-                self._asleep.clear()
-            return not self._asleep
+            return not self.sleeping
+
+    def _change(self, change: Callable[[_core.Engine], object]) -> None:
+        """Between two steps; an engine that could not do all of it still says where it is."""
+
+        def work(engine: _core.Engine) -> None:
+            try:
+                change(engine)
+            finally:
+                self._level = engine.sleep_level()
+
+        self._core.between_steps(work)

@@ -1,5 +1,5 @@
-"""The fields of SamplingParams about single tokens: stop_token_ids, logit_bias, allowed_token_ids,
-bad_words and logprob_token_ids."""
+"""The fields of SamplingParams about tokens and texts: stop, stop_token_ids, logit_bias,
+allowed_token_ids, bad_words and logprob_token_ids."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ MAX_BIASES = 1024
 MAX_ALLOWED = 1024
 MAX_BAD_WORDS = 128
 MAX_LOGPROB_TOKEN_IDS = 128
+MAX_TEXTS = 1024  # of stop and of bad_words
+MAX_CHARACTERS = 65536  # of all of them
 
 
 def check_stop_token_ids(value: Any) -> list[int]:
@@ -101,19 +103,23 @@ def check_allowed_token_ids(value: Any) -> list[int] | None:
     return ids
 
 
-def check_bad_words(value: Any) -> list[str]:
-    """The words as a list; each is a text that is not empty."""
-    words = as_list("bad_words", [] if value is None else value)
-    for word in words:
-        if not isinstance(word, str):
-            raise bad(
-                "bad_words",
-                words,
-                f"bad_words must contain only strings, got {type(word).__name__}.",
-            )
-        if not word:
-            raise bad("bad_words", words, "bad_words cannot contain an empty string.")
-    return words
+def check_texts(name: str, value: Any) -> list[str]:
+    """The values of ``stop`` or ``bad_words`` as a list; each is a text that is not empty."""
+    texts = as_list(name, [] if value is None else value)
+    if len(texts) > MAX_TEXTS:
+        text = f"{name} must have at most {MAX_TEXTS} strings, got {len(texts)}."
+        raise bad(name, len(texts), text)
+    for text in texts:
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise bad(name, texts, f"{name} must contain only strings, got {kind}.")
+        if not text:
+            raise bad(name, texts, f"{name} cannot contain an empty string.")
+    length = sum(map(len, texts))
+    if length > MAX_CHARACTERS:
+        text = f"{name} must have at most {MAX_CHARACTERS} characters in all, got {length}."
+        raise bad(name, length, text)
+    return texts
 
 
 def check_logprob_token_ids(value: Any, logprobs: int | None) -> list[int] | None:

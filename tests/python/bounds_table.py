@@ -102,15 +102,20 @@ def ids(most: int, *, empty: bool = True) -> Field:
 
 
 def texts(*, bare: bool) -> Field:
-    """Strings, none empty; a bare one where that is taken."""
+    """Strings, none empty, in all not too long; a bare one where that is taken."""
 
     def takes(value: Any) -> bool:
         items = [] if value is None else _list(value)
         if bare and isinstance(value, str):
             items = [value]
-        return items is not None and all(isinstance(i, str) and i for i in items)
+        if items is None or not all(isinstance(i, str) and i for i in items):
+            return False
+        return len(items) <= 1024 and sum(map(len, items)) <= 65536
 
-    return Field(_if(takes), ("ab", ["a", "b"], ["a", 1]))
+    most: list[Any] = [["ab"] * 1024, ["ab"] * 1025]
+    if bare:  # bad words have fewer, in tokens
+        most += [["a" * 65536], ["a" * 65537]]
+    return Field(_if(takes), ("ab", ["a", "b"], ["a", 1], *most))
 
 
 def logprobs(value: Any) -> str:

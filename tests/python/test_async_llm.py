@@ -8,7 +8,7 @@ import time
 import fake_core
 import pytest
 from fake_core import FakeEngine
-from fake_llm import EOS, engine_saying, generate, maker, save_model, small_backend
+from fake_llm import EOS, TEMPLATE, engine_saying, generate, maker, save_model, small_backend
 from octavo import (
     AsyncEngineArgs,
     AsyncLLM,
@@ -343,6 +343,103 @@ def test_other_tasks_run_while_many_outputs_are_read(make):
     turns, results = asyncio.run(main())
     assert turns > 10_000 // 256
     assert all(len(output.outputs[0].token_ids) == 50 for (output,) in results)
+
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def test_chat(make, make_llm):
+    """The prompt and the answer of LLM.chat; template and options as there."""
+    chat = [{"role": "system", "content": "Brief."}, *HI]
+    params = SamplingParams(max_tokens=20, output_kind=FINAL_ONLY)
+    with make_llm("Hello") as offline:
+        (expected,) = offline.chat(chat, params, use_tqdm=False)
+    llm = make("Hello", chat_template="{% for m in messages %}{{ m.content }}|{% endfor %}")
+
+    async def main():
+        async def only(messages, **options):
+            (output,) = [o async for o in llm.chat(messages, params, **options)]
+            return output
+
+        own = await only(chat)
+        assert own.prompt == "Brief.|Hi|"
+        given = await only([chat], chat_template=TEMPLATE, request_id="mine")
+        assert given.request_id == "mine"
+        assert (given.prompt, given.outputs) == (expected.prompt, expected.outputs)
+        options = {
+            "chat_template": "{{ style }}{{ tools | length }}{{ messages[-1].content }}",
+            "add_generation_prompt": False,
+            "continue_final_message": True,
+            "tools": [{}],
+            "chat_template_kwargs": {"style": "s"},
+        }
+        assert (await only(HI, **options)).prompt == "s1Hi"
+        deltas = SamplingParams(max_tokens=20, output_kind=DELTA)
+        outputs = [o async for o in llm.chat(HI, deltas)]
+        assert "".join(o.outputs[0].text for o in outputs) == "Hello"
+        for messages, options, error in (
+            ([HI, HI], {}, "one conversation"),
+            ([], {}, "one conversation"),
+            (HI, {"chat_template": "{{ raise_exception('no') }}"}, "chat template: no"),
+            (HI, {"chat_template_content_format": "x"}, "chat_template_content_format"),
+        ):
+            with pytest.raises(ValidationError, match=error):
+                await only(messages, **options)
+        with pytest.raises(TypeError, match="novel"):
+            await only(HI, novel=1)
+
+    asyncio.run(main())
+    check_clean(llm)
+    llm.close()
+    with pytest.raises(OctavoError, match="closed"):
+        asyncio.run(all_of_chat(llm, HI))
+
+
+async def all_of_chat(llm, messages, params=None):
+    return [output async for output in llm.chat(messages, params)]
+
+
+def test_leaving_a_chat_aborts(make):
+    llm = make(engine=endless())
+
+    async def main():
+        outputs = llm.chat(HI, ENDLESS)
+        await anext(outputs)
+        await outputs.aclose()
+        check_clean(llm)
+        task = asyncio.create_task(all_of_chat(llm, HI, ENDLESS))
+        while not llm.fake.live:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        check_clean(llm)
+
+    asyncio.run(main())
+
+
+def test_a_template_does_not_hold_up_the_loop(make, monkeypatch):
+    """It renders in another thread: the loop lets it go on."""
+    llm = make("Hello")
+    rendering, go_on = threading.Event(), threading.Event()
+    render = llm._render_chat
+
+    def held(*args):
+        rendering.set()
+        assert go_on.wait(60)
+        return render(*args)
+
+    monkeypatch.setattr(llm, "_render_chat", held)
+
+    async def main():
+        task = asyncio.create_task(all_of_chat(llm, HI))
+        while not rendering.is_set():
+            await asyncio.sleep(0.001)
+        go_on.set()
+        outputs = await task
+        assert outputs[-1].outputs[0].text.startswith("Hello")
+
+    asyncio.run(main())
 
 
 def test_sleep(make):

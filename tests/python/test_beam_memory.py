@@ -87,7 +87,11 @@ def test_preemption_changes_no_beam(path: Path, caching: bool) -> None:
         expected = [bits_of(output) for output in search_all(llm, prompts, params)]
         assert llm.stats()["num_preemptions"] == 0
     with make_llm(path, num_gpu_blocks_override=24, enable_prefix_caching=caching) as llm:
-        assert [bits_of(output) for output in search_all(llm, prompts, params)] == expected
+        llm.sleep(0)  # so that all of them begin together
+        llm.enqueue(prompts, params, use_tqdm=False)
+        llm.wake_up()
+        outputs = llm.wait_for_completion(use_tqdm=False)
+        assert [bits_of(output) for output in outputs] == expected
         assert llm.stats()["num_preemptions"] > 0
         check_idle(llm)
 

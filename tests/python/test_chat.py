@@ -376,3 +376,29 @@ def test_options_reach_every_method(llm):
     assert next(llm.stream_chat([USER], **options)).prompt == "s1Hi"
     with pytest.raises(TypeError, match="novel"):
         llm.stream_chat([USER], novel=1)
+
+
+def test_refused_conversations_as_results(llm):
+    """One that the template or the engine refuses keeps none of the others back."""
+    template = "{% if messages|length > 1 %}{{ raise_exception('too many') }}{% endif %}Hi"
+    chats = [[USER], [USER, USER], [{"content": "no role"}], [USER]]
+    options = {"chat_template": template, "on_error": "return"}
+    outputs = llm.chat(chats, SamplingParams(max_tokens=20), use_tqdm=False, **options)
+    assert [output.outputs[0].finish_reason for output in outputs] == [
+        "stop", "error", "error", "stop",
+    ]  # fmt: skip
+    assert "too many" in outputs[1].outputs[0].error
+    assert "needs a role" in outputs[2].outputs[0].error
+    assert (outputs[1].prompt, outputs[1].prompt_index) == (None, 1)
+    streamed = list(llm.stream_chat(chats, SamplingParams(max_tokens=20), **options))
+    ends = {o.prompt_index: o.outputs[0].finish_reason for o in streamed if o.finished}
+    assert ends == {0: "stop", 1: "error", 2: "error", 3: "stop"}
+    with pytest.raises(ValidationError, match="too many"):
+        llm.chat(chats, use_tqdm=False, chat_template=template)
+    # What is wrong with all of them is raised.
+    for wrong in ({"chat_template": "{% if %}"}, {"tools": 3}, {"on_error": "ignore"}):
+        with pytest.raises(ValidationError):
+            llm.chat(chats, use_tqdm=False, **{**options, **wrong})
+    with pytest.raises(TypeError, match="messages should"):
+        llm.chat("Hi", use_tqdm=False, **options)
+    assert not llm.fake.live

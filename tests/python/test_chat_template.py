@@ -205,6 +205,28 @@ def test_loading(tmp_path):
         load_chat_template(path, is_literal=True)
 
 
+def test_built_in_templates(tmp_path, monkeypatch):
+    """By vLLM's names and by short ones; a file of that name goes before."""
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    chatml = load_chat_template("template_chatml.jinja")
+    assert chatml == load_chat_template("chatml")
+    assert render_conversation(chat, chatml, add_generation_prompt=True) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    examples = Path(__file__).resolve().parents[2] / "examples" / "templates"
+    assert chatml == load_chat_template(examples / "chatml.jinja")
+    basic = load_chat_template("template_basic.jinja")
+    assert basic == load_chat_template("basic")
+    assert render_conversation(chat, basic) == "HiYes?"
+    for path in (Path("chatml"), "../chat_template.py", "novel", "", "x" * 5000, "chat\0ml"):
+        with pytest.raises(ValidationError, match="looks like a file path"):
+            load_chat_template(path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chatml").write_text("{{ 3 }}")
+    assert load_chat_template("chatml") == "{{ 3 }}"
+
+
 def test_what_templates_use_is_as_in_jinja(theirs):
     """Everything that is guarded, where it asks for little."""
     template = """{% set text = messages[0].content %}{{ text * 2 }}

@@ -3,8 +3,6 @@ in examples/templates; and those are what their formats say."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,14 +210,3 @@ def test_every_template_is_in_the_table() -> None:
     files = {path.stem for path in (EXAMPLES / "templates").glob("*.jinja")}
     assert files == set(SHIPPED)
     assert all(f"`{name}.jinja`" in table for name in files)
-
-
-@needs_engine
-def test_the_example_of_chat(smollm2: Path) -> None:
-    """vLLM's example, with only the import and the model's name changed."""
-    command = [sys.executable, str(EXAMPLES / "chat.py"), str(smollm2)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "Prompt: '<|im_start|>system\\nYou are a helpful assistant" in result.stdout
-    assert f"Loaded chat template: {shipped('chatml')}" in result.stdout
-    assert result.stdout.count("Generated text: ") == 2

@@ -449,6 +449,28 @@ queue.take()
         assert (result.returncode, result.stdout, result.stderr) == (0, "begun\n", "")
 
 
+def test_the_interpreter_ends_among_calls(model: Path) -> None:
+    """Daemon threads that go on to call to the very end, whatever is raised. Python kills them in
+    the end, which no C++ must see, and leaves their frames behind, with what these refer to."""
+    script = """
+import time
+def call(*functions):
+    while True:
+        for function in functions:
+            try:
+                function()
+            except BaseException:
+                pass
+calls = [thread.stats, lambda: thread.abort(1), lambda: queue.take(0)]
+for functions in (calls, [engine.stats, engine.has_vocabulary], [_core.OutputQueue().take]):
+    threading.Thread(target=call, args=functions, daemon=True).start()
+time.sleep(0.01)
+"""
+    for _ in range(3):
+        result = run_script(model, script)
+        assert result.returncode == 0, result.stderr
+
+
 def test_a_forked_child(model: Path) -> None:
     script = """
 request = thread.add_request([1, 2, 3], endless, queue)

@@ -6,7 +6,7 @@ import time
 import pytest
 from fake_core import FakeEngine
 from fake_llm import EOS, generate, maker, save_model, small_backend
-from octavo import NotSupportedError, OctavoError, SamplingParams, ValidationError
+from octavo import NotSupportedError, OctavoError, OutOfMemoryError, SamplingParams, ValidationError
 from octavo.metrics import Counter, Gauge, Histogram
 
 
@@ -67,6 +67,28 @@ def test_waking_up_in_parts(make):
     assert llm.wake_up(["weights", "kv_cache"]) is False
     assert llm.wake_up(["scheduling"]) is True
     assert llm.wake_up() is True  # it is awake
+
+
+def test_the_engine_says_what_is_awake(make, monkeypatch):
+    """A wake_up that fails half-way: what the engine has woken is awake."""
+    llm = make("Hello")
+    llm.sleep(2)
+    fake = llm.fake
+
+    def weights_alone(weights=True, kv_cache=True):
+        fake.asleep = ["kv_cache"]
+        raise OutOfMemoryError("wake_up: no more memory")
+
+    with monkeypatch.context() as context:
+        context.setattr(fake, "wake_up", weights_alone)
+        with pytest.raises(OutOfMemoryError):
+            llm.wake_up()
+    assert llm.is_sleeping()
+    with pytest.raises(OctavoError, match="asleep"):
+        generate(llm, "x")
+    assert llm.wake_up(["kv_cache"]) is True
+    assert not llm.is_sleeping()
+    assert generate(llm, "x")[0].outputs[0].text == "Hello"
 
 
 def test_wrong_arguments(make):

@@ -3,6 +3,8 @@ written from their definitions: every token is checked on the logits of what cam
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -192,3 +194,58 @@ def test_llm_gives_logprobs(model: Path) -> None:
     with pytest.raises(ValueError, match="greater than max allowed: 20"):
         llm.generate({"prompt_token_ids": PROMPT}, SamplingParams(logprobs=21), use_tqdm=False)
     llm.close()
+
+
+class Owner:
+    """Something that a processor refers to, and that refers to the processor's parameters."""
+
+    params: Any = None
+    search: Any = None
+    calls = 0
+
+
+def make_cycle() -> Owner:
+    owner = Owner()
+
+    def process(token_ids: Any, logits: Any) -> None:
+        owner.calls += 1
+        logits[7] = np.inf
+
+    owner.params = _core.SamplingParams(
+        temperature=0.0, max_tokens=3, ignore_eos=True, logits_processors=[process]
+    )
+    owner.search = _core.BeamSearchParams(tokens=owner.params)
+    owner.search.tokens  # noqa: B018  # a view of what it holds
+    return owner
+
+
+def test_a_processor_that_refers_to_its_parameters_is_collected() -> None:
+    owner = make_cycle()
+    seen = weakref.ref(owner)
+    owner.search = None
+    gc.collect()
+    assert seen() is not None
+    del owner
+    gc.collect()
+    assert seen() is None
+
+
+def test_what_the_engine_still_calls_is_not_collected(model: Path) -> None:
+    """The engine alone knows the processor, whose parameters have gone."""
+    engine = make_engine(model)
+    owner = make_cycle()
+    seen = weakref.ref(owner)
+    engine.add_request([1, 2], owner.params)
+    del owner
+    gc.collect()
+    held = seen()
+    assert held is not None
+    tokens = []
+    while engine.has_unfinished_requests():
+        gc.collect()
+        tokens += [i for output in engine.step() for i in output.new_token_ids]
+    assert tokens == [7, 7, 7]
+    assert held.calls == 3
+    del held
+    gc.collect()
+    assert seen() is None

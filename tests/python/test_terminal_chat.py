@@ -210,6 +210,7 @@ class Terminal:
     def __init__(self, command: list[str]) -> None:
         self.main, side = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody answers where the cursor is
         self.process = subprocess.Popen(
             command,
             stdin=side,
@@ -230,6 +231,13 @@ class Terminal:
 
     def send(self, text: str) -> None:
         os.write(self.main, text.encode())
+
+    def interrupt_prompt(self) -> None:
+        """Ctrl-C at the prompt. readline shows it before it waits, and sees a signal that comes in
+        between with the next key only: such a one is sent again."""
+        self.send("\x03")
+        if not select.select([self.main], [], [], 5)[0]:
+            self.send("\x03")
 
     def wait_for(self, pattern: str) -> str:
         """What came since the last call, up to a match; each read is a piece."""
@@ -281,11 +289,12 @@ def _take_terminal() -> None:
 @pytest.fixture
 def terminal(smollm2: Path) -> Iterator[Callable[..., Terminal]]:
     started: list[Terminal] = []
-    # The program that the console script runs; prompt_toolkit would draw with escape sequences.
-    start = "import sys; sys.modules['prompt_toolkit'] = None; from octavo.cli import main; "
 
-    def run(*arguments: str) -> Terminal:
-        command = [sys.executable, "-c", f"{start}sys.exit(main())", "chat", str(smollm2)]
+    def run(*arguments: str, toolkit: bool = False) -> Terminal:
+        # The program that the console script runs; prompt_toolkit draws with escape sequences.
+        without = "" if toolkit else "sys.modules['prompt_toolkit'] = None; "
+        script = f"import sys; {without}from octavo.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", script, "chat", str(smollm2)]
         started.append(Terminal([*command, "--max-model-len", "1024", *arguments]))
         return started[-1]
 
@@ -343,10 +352,31 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal: Any, tmp_path: Pa
     program.wait_for_pieces(3)
     program.send("\x03")
     program.wait_for(r"\n> ")
-    program.send("\x03")
+    program.interrupt_prompt()
     program.wait_for(r"Ctrl-C again or Ctrl-D leaves\)\n> ")
-    program.send("\x03")
+    program.interrupt_prompt()
     assert program.finish() == 0
+    assert "Traceback" not in program.text
+
+
+@needs_engine
+def test_a_conversation_edited_with_prompt_toolkit(terminal: Any, tmp_path: Path) -> None:
+    pytest.importorskip("prompt_toolkit")
+    saved = tmp_path / "saved.json"
+    prompt = r"(?s:.*?)\x1b\[\?25h"  # the cursor is shown
+    program = terminal("--temperature", "0", "--max-tokens", "12", "--stats", toolkit=True)
+    program.wait_for(rf"Type a message{prompt}")
+    program.send("Name three\x1b\rcolors.\r")
+    program.wait_for(rf"tokens/s{prompt}")
+    program.send(f"/save {saved}\r")
+    program.wait_for(rf"2 messages written to {prompt}")
+    program.send("\x03")
+    program.wait_for(rf"Ctrl-C again or Ctrl-D leaves{prompt}")
+    program.send("/quit\r")
+    assert program.finish() == 0
+    messages = json.loads(saved.read_text())["messages"]
+    assert messages[0]["content"] == "Name three\ncolors."
+    assert messages[1]["content"]
     assert "Traceback" not in program.text
 
 
