@@ -65,14 +65,18 @@ def _download(directory: Path) -> Path:
 
 
 def _unpack(archive: Path, directory: Path) -> Path:
+    kept = tuple(f"{NAME}/{name}" for name in KEPT)
     with tarfile.open(archive) as tar:
-        prefixes = tuple(f"{NAME}/{kept}" for kept in KEPT)
-        members = [m for m in tar.getmembers() if m.isfile() and m.name.startswith(prefixes)]
-        for member in members:
+        for member in tar:
+            if not member.isfile() or not member.name.startswith(kept):
+                continue
             if ".." in Path(member.name).parts:
                 raise RuntimeError(f"{archive.name}: {member.name!r} leads out of the archive")
-            member.mode = 0o644
-        tar.extractall(directory, members)
+            content = tar.extractfile(member)
+            assert content is not None  # it is a file
+            path = directory / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.read())
     (directory / NAME / MARK).write_text(SHA256 + "\n")
     return directory / NAME
 

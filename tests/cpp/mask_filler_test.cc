@@ -1,97 +1,105 @@
+// MaskFiller: every mask is filled once, whoever does it; errors stay with their job.
 #include "grammar/mask_filler.h"
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
-#include <chrono>
+#include <memory>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <vector>
 
 namespace octavo {
 namespace {
 
-// Writes its number; may be slow, or fail.
-struct Numbered : GrammarMatcher {
+class FakeMatcher final : public GrammarMatcher {
+ public:
   void fill_mask(std::span<uint32_t> mask) override {
-    ++calls;
-    if (delay.count() > 0) std::this_thread::sleep_for(delay);
+    ++num_fills;
+    if (yields) std::this_thread::yield();
     if (fails) throw std::runtime_error("no mask");
-    for (uint32_t& word : mask) word = number;
+    std::fill(mask.begin(), mask.end(), value);
   }
+  std::unique_ptr<GrammarMatcher> fork() const override { return nullptr; }
   bool accept(int32_t) override { return true; }
   bool completed() const override { return false; }
   bool terminated() const override { return false; }
-  std::unique_ptr<GrammarMatcher> fork() const override { return nullptr; }
 
-  uint32_t number = 0;
-  std::chrono::microseconds delay{0};
-  bool fails = false;
-  std::atomic<int> calls{0};
+  uint32_t value = 0;
+  bool fails = false, yields = false;
+  std::atomic<int> num_fills{0};
 };
 
-struct Step {
-  explicit Step(size_t count) : matchers(count), masks(count, std::vector<uint32_t>(3)) {
-    for (size_t i = 0; i < count; ++i) {
-      matchers[i].number = static_cast<uint32_t>(i + 1);
-      jobs.push_back({.matcher = &matchers[i], .mask = masks[i]});
+struct Batch {
+  explicit Batch(size_t size) : matchers(size), masks(size, std::vector<uint32_t>(3, 77)) {
+    for (size_t i = 0; i < size; ++i) {
+      matchers[i].value = static_cast<uint32_t>(i) + 1;
+      jobs.push_back({&matchers[i], masks[i]});
     }
   }
-  std::vector<Numbered> matchers;
+  std::vector<FakeMatcher> matchers;
   std::vector<std::vector<uint32_t>> masks;
   std::vector<MaskFiller::Job> jobs;
 };
 
-TEST_CASE("every mask is filled once, with any number of threads, step after step") {
-  for (int32_t threads : {0, 1, 2, 4}) {
+void check_filled(const Batch& batch, int times = 1) {
+  for (size_t i = 0; i < batch.jobs.size(); ++i) {
+    CHECK(batch.matchers[i].num_fills == times);
+    CHECK(batch.jobs[i].error.empty());
+    CHECK(batch.masks[i] == std::vector<uint32_t>(3, static_cast<uint32_t>(i) + 1));
+  }
+}
+
+TEST_CASE("every mask is filled once, with any number of threads") {
+  for (const int32_t threads : {0, 1, 2, 5}) {
     MaskFiller filler(threads);
-    for (size_t round = 0; round < 300; ++round) {
-      Step step(round % 7);
-      if (round % 3 == 0 && !step.jobs.empty()) {
-        step.matchers[0].delay = std::chrono::microseconds(200);
-      }
-      filler.start(step.jobs);
+    for (const size_t size : {0, 1, 2, 64}) {
+      Batch batch(size);
+      filler.start(batch.jobs);
       filler.wait();
-      for (size_t i = 0; i < step.jobs.size(); ++i) {
-        CHECK(step.matchers[i].calls == 1);
-        CHECK(step.masks[i] == std::vector<uint32_t>(3, static_cast<uint32_t>(i + 1)));
-        CHECK(step.jobs[i].error.empty());
-      }
+      check_filled(batch);
     }
   }
 }
 
-TEST_CASE("threads fill while the caller does something else") {
-  MaskFiller filler(1);
-  Step step(4);
-  filler.start(step.jobs);
-  while (step.matchers[3].calls == 0) std::this_thread::yield();  // nobody has called wait()
-  filler.wait();
-  CHECK(step.masks[3][0] == 4);
-}
-
-TEST_CASE("a matcher that fails spoils its own mask alone") {
-  MaskFiller filler(2);
-  Step step(5);
-  step.matchers[2].fails = true;
-  filler.start(step.jobs);
-  filler.wait();
-  CHECK(step.jobs[2].error == "no mask");
-  CHECK(step.masks[2] == std::vector<uint32_t>(3, 0));
-  CHECK(step.jobs[3].error.empty());
-  CHECK(step.masks[4][0] == 5);
-}
-
-TEST_CASE("waiting without a start returns, and it may be destroyed with jobs unfilled") {
-  MaskFiller filler(2);
-  filler.wait();
-  Step step(3);
-  for (Numbered& matcher : step.matchers) matcher.delay = std::chrono::microseconds(2000);
-  {
-    MaskFiller other(1);
-    other.start(step.jobs);
-    other.wait();
+TEST_CASE("thousands of short steps: no wake-up is lost, no job of an old step is taken") {
+  MaskFiller filler(3);
+  Batch batch(5);
+  batch.matchers[2].yields = true;
+  for (int step = 1; step <= 3000; ++step) {
+    filler.start(batch.jobs);
+    if (step % 3 == 0) std::this_thread::yield();
+    filler.wait();
+    CHECK(std::all_of(batch.matchers.begin(), batch.matchers.end(),
+                      [&](const FakeMatcher& matcher) { return matcher.num_fills == step; }));
   }
-  CHECK(step.masks[2][0] == 3);
+  check_filled(batch, 3000);
+}
+
+TEST_CASE("what a matcher throws is its job's error, and its mask allows nothing") {
+  MaskFiller filler(2);
+  Batch batch(8);
+  batch.matchers[3].fails = true;
+  for (int step = 0; step < 2; ++step) {
+    filler.start(batch.jobs);
+    filler.wait();
+    CHECK(batch.jobs[3].error == "no mask");
+    CHECK(batch.masks[3] == std::vector<uint32_t>(3, 0));
+    CHECK(batch.jobs[4].error.empty());
+    CHECK(batch.masks[4] == std::vector<uint32_t>(3, 5));
+  }
+  batch.matchers[3].fails = false;
+  filler.start(batch.jobs);
+  filler.wait();
+  CHECK(batch.jobs[3].error.empty());
+}
+
+TEST_CASE("wait without start returns, and a filler that never started ends") {
+  MaskFiller filler(2);
+  filler.wait();
+  MaskFiller(4);
 }
 
 }  // namespace

@@ -86,13 +86,16 @@ def from_schema(request: str, schema: dict[str, Any], **options: Any) -> Case:
 
 
 def from_regex(request: str, pattern: str) -> Case:
-    """Shorthands such as \\W are of ASCII, as in ECMAScript, whose dialect the patterns are of."""
+    """A text has to match with shorthands such as \\W of ASCII, as ECMAScript reads them, and of
+    Unicode, as Python does by default."""
     oracle: Any = re if is_compiled_by(re, pattern) else regex
     return Case(
         {"regex": pattern},
         request,
-        lambda text: oracle.fullmatch(pattern, text, flags=oracle.ASCII) is not None,
-        lambda text: regex.fullmatch(pattern, text, flags=regex.ASCII, partial=True) is not None,
+        lambda text: all(oracle.fullmatch(pattern, text, flags) for flags in (0, oracle.ASCII)),
+        lambda text: all(
+            regex.fullmatch(pattern, text, flags, partial=True) for flags in (0, regex.ASCII)
+        ),
     )
 
 
@@ -337,7 +340,8 @@ PECULIAR_REGEXES = [
     "", "a", "^a$", "^a", "a$", "a|b|", "(a)(b)\\1", "(?=a)a", "(?!b)a", "(?<=a)b", "(?<!a)b",
     "\\bab\\b", "(?:ab)+", "(?P<n>a)b", "(?<n>a)b", "(?i)ab", "a{2}", "a{2,}", "a{,2}", "a{3,2}",
     "a{1000000}", "[a-c]{2}", "[z-a]", "[]a]{2}", "[^]a]", "[\\d_-]{2}", "[a\\]b]{2}", "\\w{2}",
-    "\\W", "\\s", "\\S{2}", "\\D", "\\.", "\\/", "\\n", "\\t", "\\x41", "\\u0041", "\\U0001F600",
+    "\\W", "\\s", "\\S{2}", "\\D", "\\W{3}", "\\D{3}", "[^\\w]{3}", "[^\\W]{2}", "[\\W\\d]{3}",
+    "[^\\S]", "\\.", "\\/", "\\n", "\\t", "\\x41", "\\u0041", "\\U0001F600",
     "\\p{L}", "\\Aa\\Z", "a*?b", "a+?", "a??", "a++", "(?>a)b", "(?#x)a", ".", ".{2}", "é", "[é-ü]",
     "😀{2}", "a**", "*a", "(", ")", "[", "a\\", "\\", "(?", "{", "}", "a{", "a{x}", "\\8", "\\0",
     "(a|b)*c", "(" * 300 + ")" * 300, "\\cA", "[[:alpha:]]", "[a&&b]", "[\\b]", "(?s).", "(?m)^a$",

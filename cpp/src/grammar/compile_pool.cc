@@ -71,13 +71,18 @@ struct CompilePool::Core : std::enable_shared_from_this<CompilePool::Core> {
   Core(int32_t threads, OnDone done)
       : num_threads(std::max(threads, 1)), on_done(std::move(done)) {}
 
+  struct Overdue {
+    std::shared_ptr<Job> job;
+    bool begun;
+  };
+
   // All under the lock.
   void start_threads();
   void add_worker();
   bool take_job(Worker& self, std::unique_lock<std::mutex>& lock);
   bool finish_job(Worker& self, std::unique_ptr<Grammar> grammar, std::string error);
   void end(std::list<Worker>::iterator self);
-  std::vector<std::shared_ptr<Job>> take_overdue();
+  std::vector<Overdue> take_overdue();
   void wait_for_deadline(std::unique_lock<std::mutex>& lock);
   int32_t num_live() const { return static_cast<int32_t>(workers.size()) - num_left; }
   // What the threads run.
@@ -166,22 +171,22 @@ void CompilePool::Core::work(std::list<Worker>::iterator self) {
     lock.lock();
     if (finish_job(*self, std::move(grammar), std::move(error))) {
       lock.unlock();
-      on_done(*job);
+      on_done(*job, true);
       lock.lock();
     }
   }
   end(self);
 }
 
-std::vector<std::shared_ptr<Job>> CompilePool::Core::take_overdue() {
-  std::vector<std::shared_ptr<Job>> overdue;
+std::vector<CompilePool::Core::Overdue> CompilePool::Core::take_overdue() {
+  std::vector<Overdue> overdue;
   const Clock::time_point now = Clock::now();
   for (Worker& worker : workers) {
     if (!worker.job || worker.left_behind || worker.deadline > now) continue;
     worker.left_behind = true;
     ++num_left;
     worker.job->fail(time_over(worker.job->limit));
-    overdue.push_back(worker.job);
+    overdue.push_back({worker.job, true});
   }
   if (overdue.empty()) return overdue;
   wake_destructor.notify_all();
@@ -194,7 +199,7 @@ std::vector<std::shared_ptr<Job>> CompilePool::Core::take_overdue() {
   if (num_live() > 0) return overdue;
   for (const std::shared_ptr<Job>& job : waiting) {
     job->fail(kNoThread);
-    overdue.push_back(job);
+    overdue.push_back({job, false});
   }
   waiting.clear();
   return overdue;
@@ -222,7 +227,7 @@ void CompilePool::Core::watch() {
       continue;
     }
     lock.unlock();
-    for (const std::shared_ptr<Job>& job : overdue) on_done(*job);
+    for (const Overdue& late : overdue) on_done(*late.job, late.begun);
     lock.lock();
   }
 }
@@ -247,11 +252,14 @@ CompilePool::~CompilePool() {
   for (std::thread& thread : threads) thread.join();
 }
 
-std::shared_ptr<GrammarJob> CompilePool::submit(Make make, std::chrono::milliseconds limit) {
+std::shared_ptr<GrammarJob> CompilePool::submit(Make make, std::chrono::milliseconds limit,
+                                                bool* taken) {
   auto job = std::make_shared<Job>(std::move(make), limit);
   std::lock_guard lock(core_->mutex);
   core_->start_threads();
-  if (core_->num_live() == 0) {
+  const bool is_taken = core_->num_live() > 0;
+  if (taken != nullptr) *taken = is_taken;
+  if (!is_taken) {
     job->fail(kNoThread);
     return job;
   }

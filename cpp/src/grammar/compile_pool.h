@@ -15,7 +15,8 @@ namespace octavo {
 class CompilePool {
  public:
   using Make = std::function<std::unique_ptr<Grammar>()>;  // throws; what() is the job's error
-  using OnDone = std::function<void(const GrammarJob&)>;
+  // `begun`: false for a job that failed because no thread was free.
+  using OnDone = std::function<void(const GrammarJob&, bool begun)>;
 
   // Threads that may be left behind before none takes their place. As long as no thread is free for
   // that reason, jobs fail at once.
@@ -26,8 +27,11 @@ class CompilePool {
   // Drops what waits, waits for what runs until its time is over, and then leaves it behind.
   ~CompilePool();
 
-  // `limit` is the time from the begin of `make`; what waits for a thread has all the time.
-  std::shared_ptr<GrammarJob> submit(Make make, std::chrono::milliseconds limit);
+  // `limit` is the time from the begin of `make`; what waits for a thread has all the time. `taken`
+  // becomes false for a job that failed at once because no thread was free; on_done is not called
+  // for it.
+  std::shared_ptr<GrammarJob> submit(Make make, std::chrono::milliseconds limit,
+                                     bool* taken = nullptr);
   int32_t num_left_behind() const;
 
  private:

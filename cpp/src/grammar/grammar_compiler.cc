@@ -1,8 +1,8 @@
 #include "grammar/grammar_compiler.h"
 
 #include <list>
-#include <map>
 #include <mutex>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 
@@ -49,10 +49,12 @@ struct GrammarCompiler::Impl {
       : vocab_size(vocabulary_size),
         on_done(std::move(done)),
         limits(the_limits),
-        pool(limits.num_threads, [this](const GrammarJob& job) { finish(job); }) {}
+        pool(limits.num_threads,
+             [this](const GrammarJob& job, bool begun) { finish(job, begun); }) {}
 
   std::shared_ptr<GrammarJob> find(const std::string& key);
-  void finish(const GrammarJob& job);
+  void finish(const GrammarJob& job, bool begun);
+  void drop(Entries::iterator entry);
   void shrink();
 
   const int64_t vocab_size;
@@ -75,26 +77,36 @@ std::shared_ptr<GrammarJob> GrammarCompiler::Impl::find(const std::string& key) 
   return found->second->job;
 }
 
+void GrammarCompiler::Impl::drop(Entries::iterator entry) {
+  bytes -= entry->bytes;
+  by_key.erase(entry->key);
+  by_job.erase(entry->job.get());
+  entries.erase(entry);
+}
+
 // Drops what was used longest ago. What is still being compiled stays: it is shared.
 void GrammarCompiler::Impl::shrink() {
-  for (auto entry = entries.end(); entry != entries.begin() && bytes > limits.cache_bytes;) {
-    --entry;
+  for (auto next = entries.end(); next != entries.begin() && bytes > limits.cache_bytes;) {
+    const auto entry = --next;
     if (entry->job->state() == GrammarJob::State::kCompiling) continue;
-    bytes -= entry->bytes;
-    by_key.erase(entry->key);
-    by_job.erase(entry->job.get());
-    entry = entries.erase(entry);
+    ++next;
+    drop(entry);
   }
 }
 
-// A failure stays too, so that a structure that takes too long is tried once.
-void GrammarCompiler::Impl::finish(const GrammarJob& job) {
+// A failure stays too, so that a structure that takes too long is tried once; but not one for want
+// of a thread.
+void GrammarCompiler::Impl::finish(const GrammarJob& job, bool begun) {
   {
     std::lock_guard lock(mutex);
     const auto found = by_job.find(&job);
-    if (found != by_job.end() && job.state() == GrammarJob::State::kReady) {
-      found->second->bytes += job.grammar().memory_bytes();
-      bytes += job.grammar().memory_bytes();
+    if (found != by_job.end()) {
+      if (job.state() == GrammarJob::State::kReady) {
+        found->second->bytes += job.grammar().memory_bytes();
+        bytes += job.grammar().memory_bytes();
+      } else if (!begun) {
+        drop(found->second);
+      }
     }
     shrink();
   }
@@ -147,12 +159,13 @@ std::shared_ptr<GrammarJob> GrammarCompiler::submit(const StructuredOutputs& str
     throw InvalidArgument(
         "structured_outputs: the engine has no vocabulary; set_vocabulary comes first");
   }
-  const xgrammar::Grammar grammar =
-      parse_structure(structure, impl_->limits, vocabulary->tokenizer_info());
+  const xgrammar::Grammar grammar = parse_structure(structure, vocabulary->tokenizer_info());
   std::lock_guard lock(impl_->mutex);
   if (auto job = impl_->find(key)) return job;  // another thread was faster
+  bool taken = false;
   auto job = impl_->pool.submit([vocabulary, grammar] { return vocabulary->compile(grammar); },
-                                impl_->limits.compile_time);
+                                impl_->limits.compile_time, &taken);
+  if (!taken) return job;
   // 1024: what the library keeps of a parsed structure, and the entry itself.
   const auto bytes = static_cast<int64_t>(2 * key.size()) + 1024;
   impl_->entries.push_front({std::move(key), job, bytes});

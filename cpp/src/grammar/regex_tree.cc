@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/printable.h"
+#include "grammar/regex_classes.h"
 #include "grammar/text_check.h"
 #include "octavo/error.h"
 
@@ -19,16 +20,10 @@ constexpr int32_t kMaxNesting = 64;
 constexpr int64_t kMaxCount = 100'000;  // of a repetition
 constexpr char32_t kNothing = 0xffffffff;
 
-const CodeSet kDigits = {{'0', '9'}};
-const CodeSet kWord = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
-// \s is what every dialect calls white space, \S what none does.
-const CodeSet kSpaces = {{'\t', '\r'}, {' ', ' '}};
-const CodeSet kAllSpaces = {{'\t', '\r'},     {0x1c, 0x1f},     {' ', ' '},       {0x85, 0x85},
-                            {0xa0, 0xa0},     {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029},
-                            {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}, {0xfeff, 0xfeff}};
+const CodeSet kNameLetters = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
 const CodeSet kNewlines = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
 
-bool is_ascii_letter_or_digit(char32_t c) { return c < 0x80 && kWord.contains(c) && c != '_'; }
+bool is_ascii_letter_or_digit(char32_t c) { return kNameLetters.contains(c) && c != '_'; }
 
 class Parser {
  public:
@@ -107,7 +102,8 @@ RegexTree Parser::parse_sequence(int32_t depth) {
 std::optional<RegexTree> Parser::parse_atom(int32_t depth) {
   const char32_t c = peek();
   if (c == kNothing || c == '|' || c == ')') return std::nullopt;
-  if (c == '*' || c == '+' || c == '?') refuse("'" + name(c) + "' follows nothing to repeat");
+  if (c == '*' || c == '+' || c == '?')
+    refuse(str_cat("'", name(c), "' follows nothing to repeat"));
   if (c == '{') refuse("'{' follows nothing to repeat; write \\{ for the character");
   ++pos_;
   if (c == '^') return RegexTree{Kind::kBegin};
@@ -135,11 +131,11 @@ RegexTree Parser::parse_group(int32_t depth) {
 void Parser::skip_group_name() {
   if (peek() == 'P' && peek(1) == '<') ++pos_;
   if (!take('<')) {
-    refuse("the group (?" + name(peek()) +
-           " is not supported, expected (...), (?:...) or (?<name>...)");
+    refuse(str_cat("the group (?", name(peek()),
+                   " is not supported, expected (...), (?:...) or (?<name>...)"));
   }
   const size_t begin = pos_;
-  while (peek() < 0x80 && kWord.contains(peek())) ++pos_;
+  while (kNameLetters.contains(peek())) ++pos_;
   if (pos_ == begin || !take('>')) refuse("a group's name is missing or not finished");
 }
 
@@ -187,8 +183,8 @@ int64_t Parser::parse_number() {
   return number;
 }
 
-// After the backslash. `inverted`: in a class that is negated, where "what every dialect" and "what
-// none" change places, so that the result is never too large.
+// After the backslash. `inverted`: in a class that is negated, where what is certain and what is
+// possible change places, so that the result is never too large.
 CodeSet Parser::parse_escape(bool inverted) {
   if (auto set = parse_set_escape(inverted)) return *set;
   const char32_t code = parse_code_escape();
@@ -197,16 +193,12 @@ CodeSet Parser::parse_escape(bool inverted) {
 
 std::optional<CodeSet> Parser::parse_set_escape(bool inverted) {
   const char32_t c = peek();
-  if (c == kNothing || std::u32string_view(U"dDwWsS").find(c) == std::u32string_view::npos) {
-    return std::nullopt;
-  }
+  const bool is_negative = c >= 'A' && c <= 'Z';
+  const RegexClass* found = regex_class(is_negative ? c - 'A' + 'a' : c);
+  if (found == nullptr) return std::nullopt;
   ++pos_;
-  if (c == 'd') return kDigits;
-  if (c == 'D') return kDigits.complement();
-  if (c == 'w') return kWord;
-  if (c == 'W') return kWord.complement();
-  if (c == 's') return inverted ? kAllSpaces : kSpaces;
-  return (inverted ? kSpaces : kAllSpaces).complement();
+  const CodeSet& set = inverted == is_negative ? found->certain : found->possible;
+  return is_negative ? set.complement() : set;
 }
 
 char32_t Parser::parse_code_escape() {
@@ -221,10 +213,10 @@ char32_t Parser::parse_code_escape() {
     ++pos_;
     return c == 'x' ? parse_hex(2) : parse_unicode_escape();
   }
-  if (c == 'b' || c == 'B') refuse("the word boundary \\" + name(c) + " is not supported");
-  if (c == 'p' || c == 'P') refuse("the Unicode class \\" + name(c) + " is not supported");
+  if (c == 'b' || c == 'B') refuse(str_cat("the word boundary \\", name(c), " is not supported"));
+  if (c == 'p' || c == 'P') refuse(str_cat("the Unicode class \\", name(c), " is not supported"));
   if (c == 'k' || (c >= '1' && c <= '9')) refuse("a back reference is not supported");
-  if (is_ascii_letter_or_digit(c)) refuse("the escape \\" + name(c) + " is not supported");
+  if (is_ascii_letter_or_digit(c)) refuse(str_cat("the escape \\", name(c), " is not supported"));
   ++pos_;
   return c;
 }

@@ -5,9 +5,9 @@
 
 namespace octavo {
 
-std::string enforced_schema(std::string_view schema, bool additional_properties) {
+EnforcedSchema enforced_schema(std::string_view schema, bool additional_properties) {
   const SchemaSource source(schema);
-  return SchemaRewriter(source, additional_properties).run().dump();
+  return SchemaRewriter(source, additional_properties).run();
 }
 
 }  // namespace octavo

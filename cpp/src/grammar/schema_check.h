@@ -4,12 +4,22 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "grammar/regex_expression.h"
 
 namespace octavo {
+
+struct EnforcedSchema {
+  // A schema's "pattern" is %i%, which stands for the rule that expressions[i] names.
+  std::string schema;
+  std::vector<std::string> expressions;
+  ExtraRules rules;
+};
 
 // Where the schema does not speak of additional properties: false says that there are none. A text
 // of the grammar may satisfy less than the schema allows (docs/structured_outputs.md), never more.
 // Throws InvalidArgument.
-std::string enforced_schema(std::string_view schema, bool additional_properties);
+EnforcedSchema enforced_schema(std::string_view schema, bool additional_properties);
 
 }  // namespace octavo

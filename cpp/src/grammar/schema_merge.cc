@@ -9,11 +9,25 @@ namespace octavo {
 namespace {
 
 constexpr int kMaxDepth = 64;
+// A schema that holds itself together with something can grow without end.
+constexpr int64_t kMaxWork = 200'000;
+
+int64_t num_parts(const Schema& schema) {
+  int64_t count = 1;
+  if (!schema.is_structured()) return count;
+  for (const Schema& part : schema) count += num_parts(part);
+  return count;
+}
+
 constexpr std::string_view kTypes[] = {"null",   "boolean", "integer", "number",
                                        "string", "array",   "object"};
 
 bool contains(const std::vector<std::string_view>& list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+bool are_common(const std::vector<std::string_view>& a, const std::vector<std::string_view>& b) {
+  return std::any_of(a.begin(), a.end(), [&](std::string_view word) { return contains(b, word); });
 }
 
 // As a list of names: "number" stands for integers too.
@@ -103,21 +117,42 @@ bool speaks_of_other_items(const Schema& schema) {
          schema.contains("prefixItems");
 }
 
-std::vector<std::string> names_of(const Schema& schema) {
+std::vector<std::string> names_of(const Schema& schema, const char* keyword) {
   std::vector<std::string> names;
-  if (const auto found = schema.find("properties"); found != schema.end()) {
+  if (const auto found = schema.find(keyword); found != schema.end()) {
     for (const auto& [name, value] : found->items()) names.push_back(name);
   }
   std::sort(names.begin(), names.end());
   return names;
 }
 
+// Whether what both say of other properties is about the same ones.
+bool speak_of_same_others(const Schema& a, const Schema& b) {
+  if (!speaks_of_others(a) && !speaks_of_others(b)) return true;
+  return names_of(a, "properties") == names_of(b, "properties") &&
+         names_of(a, "patternProperties") == names_of(b, "patternProperties");
+}
+
 bool requires_name(const Schema& schema, const std::string& name) {
   return schema.contains("required") && contains_value(schema["required"], name);
 }
 
+// The types of the texts that SchemaRewriter writes for a flat schema: without "type", those that
+// its keywords are about.
+std::vector<std::string_view> written_types(const Schema& schema) {
+  std::vector<std::string_view> result;
+  if (schema.is_object() && !schema.contains("type") && !schema.contains("enum")) {
+    for (const auto& [key, value] : schema.items()) {
+      const std::string_view type = key == "format" ? "string" : type_of_keyword(key);
+      if (!type.empty() && !contains(result, type)) result.push_back(type);
+    }
+    if (contains(result, "number")) result.push_back("integer");
+  }
+  return result.empty() ? possible_types(schema) : result;
+}
+
 bool is_object_only(const Schema& schema) {
-  const auto types = possible_types(schema);
+  const auto types = written_types(schema);
   return types.size() == 1 && types[0] == "object" && !schema.contains("enum");
 }
 
@@ -138,16 +173,7 @@ std::vector<std::string_view> possible_types(const Schema& schema) {
     return result;
   }
   if (schema.is_object() && schema.contains("type")) return types_of(schema["type"]);
-  std::vector<std::string_view> result;  // as the schema check infers it, see its typed()
-  if (schema.is_object()) {
-    for (const auto& [key, value] : schema.items()) {
-      const std::string_view type = key == "format" ? "string" : type_of_keyword(key);
-      if (!type.empty()) result.push_back(type);
-    }
-  }
-  if (result.empty()) return {std::begin(kTypes), std::end(kTypes)};
-  if (contains(result, "number")) result.push_back("integer");
-  return result;
+  return {std::begin(kTypes), std::end(kTypes)};
 }
 
 Schema SchemaMerger::flatten(const Schema& schema, const std::string& path) const {
@@ -196,13 +222,15 @@ Schema SchemaMerger::flatten(const Schema& schema, const std::string& path, int 
 }
 
 Schema SchemaMerger::both(const Schema& a, const Schema& b, const std::string& path) const {
+  work_ += num_parts(a) + num_parts(b);
+  if (work_ > kMaxWork) refuse_schema(path, "\"allOf\" or \"$ref\" makes the schema too large");
   if (a == false || b == false) refuse_schema(path, "no value is possible");
   if (b == true || b.empty()) return a;
   if (a == true || a.empty()) return b;
   if ((a.contains("$ref") || b.contains("$ref")) && a != b) {
     refuse_schema(path, "\"$ref\" together with other keywords is not supported here");
   }
-  if ((speaks_of_others(a) || speaks_of_others(b)) && names_of(a) != names_of(b)) {
+  if (!speak_of_same_others(a, b)) {
     refuse_schema(path,
                   "\"additionalProperties\" or the like in one part of allOf and "
                   "\"properties\" in another is not supported");
@@ -234,9 +262,8 @@ bool SchemaMerger::is_closed(const Schema& schema, const std::string& name) cons
 
 bool SchemaMerger::disjoint(const Schema& a, const Schema& b, const std::string& path) const {
   if (a.is_boolean() || b.is_boolean()) return a == false || b == false;
-  const auto first = possible_types(a), second = possible_types(b);
-  if (std::none_of(first.begin(), first.end(),
-                   [&](std::string_view type) { return contains(second, type); })) {
+  if (!are_common(written_types(a), possible_types(b)) &&
+      !are_common(written_types(b), possible_types(a))) {
     return true;
   }
   if (a.contains("enum") && b.contains("enum")) {

@@ -2,6 +2,7 @@
 // whether two schemas can never hold for the same value (oneOf). Used by the schema check alone.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +21,8 @@ class SchemaMerger {
   Schema flatten(const Schema& schema, const std::string& path) const;
   // What both flat schemas allow.
   Schema both(const Schema& a, const Schema& b, const std::string& path) const;
-  // True only if no value can satisfy both. Schemas as flatten() leaves them.
+  // True only if no text that SchemaRewriter writes for one of them satisfies the other. Schemas as
+  // flatten() leaves them.
   bool disjoint(const Schema& a, const Schema& b, const std::string& path) const;
   // As flatten(), with a lone $ref resolved too.
   Schema resolved(const Schema& schema, const std::string& path) const;
@@ -31,6 +33,7 @@ class SchemaMerger {
 
   const SchemaSource& source_;
   bool additional_properties_;
+  mutable int64_t work_ = 0;  // parts that were put together
 };
 
 // The types that a flat schema's values can have.

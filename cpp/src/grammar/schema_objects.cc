@@ -4,7 +4,7 @@
 #include "base/check.h"
 #include "base/printable.h"
 #include "grammar/code_set.h"
-#include "grammar/regex_check.h"
+#include "grammar/regex_expression.h"
 #include "grammar/schema_rewriter.h"
 #include "grammar/text_check.h"
 
@@ -14,7 +14,6 @@ namespace {
 constexpr size_t kMaxProperties = 1000;  // that an object names
 constexpr size_t kMaxCounted = 64;       // where their number is bounded too
 constexpr size_t kMaxNameLength = 200;
-constexpr size_t kMaxNameBytes = 20'000;  // of an object's names, where others may come too
 
 void check_name(const std::string& name, const std::string& path) {
   if (name.size() > kMaxNameLength) {
@@ -58,11 +57,9 @@ Schema SchemaRewriter::named_object(const Schema& schema, const Schema& others_s
   const Schema required = schema.value("required", Schema::array());
   Schema written = Schema::object(), needed = Schema::array();
   std::vector<std::string> names;
-  size_t name_bytes = 0;
   const auto add = [&](const std::string& name, const Schema& part, const Place& where) {
     check_name(name, where.path);
     names.push_back(name);
-    name_bytes += name.size();
     if (part != false) written[name] = any(part, where);
   };
   for (const auto& [name, part] : properties.items()) {
@@ -75,7 +72,7 @@ Schema SchemaRewriter::named_object(const Schema& schema, const Schema& others_s
     }
     if (!written.contains(name)) {
       refuse_schema(child_path(place.path, "required"),
-                    "\"" + printable(name) + "\" is required and not possible");
+                    str_cat("\"", printable(name), "\" is required and not possible"));
     }
     if (!contains_value(needed, item)) needed.push_back(item);
   }
@@ -90,12 +87,10 @@ Schema SchemaRewriter::named_object(const Schema& schema, const Schema& others_s
     if (result["properties"].empty()) result.erase("properties");
     return result;
   }
-  if (name_bytes > kMaxNameBytes) {
-    refuse_schema(place.path, str_cat("the names of properties have more than ", kMaxNameBytes,
-                                      " bytes, and additional properties are possible"));
-  }
   result["additionalProperties"] = any(others_schema, place.inside("additionalProperties"));
-  result["propertyNames"] = {{"type", "string"}, {"pattern", regex_of_other_words(names)}};
+  const std::string keys =
+      other_words_expression(names, str_cat("json: ", printable(place.path)), result_.rules);
+  result["propertyNames"] = {{"type", "string"}, {"pattern", pattern(keys)}};
   if (result["properties"].empty()) result.erase("properties");
   return result;
 }
@@ -111,12 +106,11 @@ Schema SchemaRewriter::pattern_object(const Schema& schema, const Place& place) 
   }
   if (patterns.size() != 1)
     refuse_schema(list.path, "more or less than one pattern is not supported");
-  const std::string pattern = patterns.begin().key();
-  const Place here = list.inside(pattern);
+  const Place here = list.inside(patterns.begin().key());
   Schema result = {{"type", "object"}};
-  const std::string plain =
-      plain_regex(pattern, RegexText::kJsonString, "json: " + printable(here.path));
-  result["patternProperties"] = {{plain, any(patterns.begin().value(), here)}};
+  const std::string keys = regex_expression(patterns.begin().key(), RegexText::kJsonString,
+                                            str_cat("json: ", printable(here.path)), result_.rules);
+  result["patternProperties"] = {{pattern(keys), any(patterns.begin().value(), here)}};
   result["additionalProperties"] = false;
   count_properties(schema, true, result, place);
   return result;

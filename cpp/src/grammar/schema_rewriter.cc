@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "base/printable.h"
 
 namespace octavo {
@@ -11,7 +12,7 @@ namespace {
 constexpr int kMaxDepth = 128;
 constexpr int64_t kMaxNodes = 10'000;
 
-std::string definition_name(size_t number) { return "d" + std::to_string(number); }
+std::string definition_name(size_t number) { return str_cat('d', number); }
 
 bool is_finite(const Schema& written, const std::set<std::string>& finite);
 
@@ -84,7 +85,7 @@ SchemaRewriter::SchemaRewriter(const SchemaSource& source, bool additional_prope
       merger_(source, additional_properties) {}
 
 // Definition 0 is the root. Others are written when a reference to them was met.
-Schema SchemaRewriter::run() {
+EnforcedSchema SchemaRewriter::run() {
   numbers_["#"] = 0;
   definitions_.push_back({&source_.root(), "#"});
   in_place_.emplace_back();
@@ -97,7 +98,8 @@ Schema SchemaRewriter::run() {
   Schema root = Schema::object();
   root["$defs"] = std::move(written);
   root["$ref"] = "#/$defs/" + definition_name(0);
-  return root;
+  result_.schema = root.dump();
+  return std::move(result_);
 }
 
 void SchemaRewriter::check_recursion(const Schema& written) const {
@@ -119,13 +121,18 @@ void SchemaRewriter::check_recursion(const Schema& written) const {
   }
 }
 
+std::string SchemaRewriter::pattern(std::string expression) {
+  result_.expressions.push_back(std::move(expression));
+  return str_cat('%', result_.expressions.size() - 1, '%');
+}
+
 Schema SchemaRewriter::any(const Schema& schema, const Place& place) {
-  if (place.depth > kMaxDepth) refuse_schema(place.path, "the schema is nested too deep");
   return flat(merger_.flatten(schema, place.path), place);
 }
 
 // `schema` is as flatten() leaves it.
 Schema SchemaRewriter::flat(const Schema& schema, const Place& place) {
+  if (place.depth > kMaxDepth) refuse_schema(place.path, "the schema is nested too deep");
   if (++num_nodes_ > kMaxNodes) {
     refuse_schema(place.path, str_cat("the schema is too large, at most ", kMaxNodes, " parts"));
   }
@@ -152,10 +159,12 @@ Schema SchemaRewriter::reference(const Schema& ref, const Place& place) {
 
 Schema SchemaRewriter::values(const Schema& schema, const Place& place) {
   const Place here = place.child("enum");
+  std::set<Json> seen;
   Schema result = Schema::array();
   for (const auto& [key, value] : schema.items()) {
     if (key != "enum" && key != "type") {
-      refuse_schema(place.path, "\"" + key + "\" beside \"enum\" or \"const\" is not supported");
+      refuse_schema(place.path,
+                    str_cat("\"", key, "\" beside \"enum\" or \"const\" is not supported"));
     }
   }
   const Schema type = schema.value("type", Schema::array());
@@ -165,7 +174,7 @@ Schema SchemaRewriter::values(const Schema& schema, const Place& place) {
         types.empty() || std::any_of(types.begin(), types.end(), [&](const Schema& t) {
           return t.is_string() && is_of_type(value, t.get<std::string>());
         });
-    if (possible && !contains_value(result, value)) result.push_back(value);
+    if (possible && seen.insert(Json(value)).second) result.push_back(value);
   }
   if (result.empty()) refuse_schema(here.path, "no value is possible");
   return Schema{{"enum", std::move(result)}};

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "grammar/schema_check.h"
 #include "grammar/schema_merge.h"
 #include "grammar/schema_source.h"
 
@@ -17,7 +18,7 @@ namespace octavo {
 class SchemaRewriter {
  public:
   SchemaRewriter(const SchemaSource& source, bool additional_properties);
-  Schema run();  // throws InvalidArgument
+  EnforcedSchema run();  // throws InvalidArgument
 
  private:
   // Where a schema stands.
@@ -46,6 +47,7 @@ class SchemaRewriter {
   Schema pattern_object(const Schema& schema, const Place& place);
   Schema key_object(const Schema& schema, const Schema& others, const Place& place);
   void count_properties(const Schema& schema, bool may_repeat, Schema& result, const Place& place);
+  std::string pattern(std::string expression);  // its place holder
   // What a schema says of properties or items that it does not name: a schema or a boolean.
   Schema others(const Schema& schema, const char* keyword, const char* unevaluated) const;
   void check_recursion(const Schema& definitions) const;
@@ -58,6 +60,7 @@ class SchemaRewriter {
   std::vector<std::set<size_t>> in_place_;       // by number: definitions that stand for its value
   size_t current_ = 0;                           // the definition that is being written
   int64_t num_nodes_ = 0;
+  EnforcedSchema result_;
 };
 
 // Nothing, or the path of a definition of which no value is finite. `written` are definitions as

@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "base/printable.h"
 #include "grammar/json_formats.h"
-#include "grammar/regex_check.h"
+#include "grammar/regex_expression.h"
 #include "grammar/schema_rewriter.h"
 
 namespace octavo {
@@ -17,7 +17,7 @@ constexpr int64_t kMaxLength = 100'000;  // of strings
 constexpr int64_t kMaxItems = 100'000;   // of arrays
 // The library writes the multiples in a range one by one, and those without a range as a machine of
 // as many states.
-constexpr int64_t kMaxMultiple = 1024, kMaxRange = 10'000;
+constexpr int64_t kMaxMultiple = 1024, kMaxRange = 9'999;
 // Bounds of numbers: the library works with 6 digits after the point.
 constexpr double kMaxBound = 1e15;
 constexpr int64_t kMaxInteger = std::numeric_limits<int64_t>::max();
@@ -81,7 +81,7 @@ Bounds integer_bounds(const Schema& schema, const std::string& path) {
     if (!range) {
       refuse_schema(
           child_path(path, "format"),
-          "the format \"" + printable(format->get<std::string>()) + "\" is not supported");
+          str_cat("the format \"", printable(format->get<std::string>()), "\" is not supported"));
     }
     bounds.at_least(range->min);
     bounds.at_most(range->max);
@@ -132,21 +132,25 @@ Schema SchemaRewriter::string(const Schema& schema, const Place& place) {
                   "not together");
   }
   Schema result = {{"type", "string"}};
+  ExtraRules& rules = result_.rules;
   if (has_pattern) {
-    const std::string where = child_path(place.path, "pattern");
-    result["pattern"] = plain_regex(schema["pattern"].get<std::string>(), RegexText::kJsonString,
-                                    "json: " + printable(where));
+    const std::string what = str_cat("json: ", printable(child_path(place.path, "pattern")));
+    result["pattern"] = pattern(regex_expression(schema["pattern"].get<std::string>(),
+                                                 RegexText::kJsonString, what, rules));
   } else if (has_format) {
     const auto format = schema["format"].get<std::string>();
+    const std::string what = str_cat("json: ", printable(child_path(place.path, "format")));
     const std::string* regex = format_regex(format);
     if (regex == nullptr) {
       refuse_schema(child_path(place.path, "format"),
-                    "the format \"" + printable(format) + "\" is not supported");
+                    str_cat("the format \"", printable(format), "\" is not supported"));
     }
-    result["pattern"] = plain_regex(*regex, RegexText::kJsonString, "json: format");
+    result["pattern"] = pattern(regex_expression(*regex, RegexText::kJsonString, what, rules));
   } else if (has_length) {
     if (max && *max < min.value_or(0)) refuse_schema(place.path, "minLength is above maxLength");
-    result["pattern"] = regex_of_length(min.value_or(0), max.value_or(-1));
+    const std::string what =
+        str_cat("json: ", printable(child_path(place.path, max ? "maxLength" : "minLength")));
+    result["pattern"] = pattern(length_expression(min.value_or(0), max.value_or(-1), what, rules));
   }
   return result;
 }

@@ -157,7 +157,7 @@ SchemaSource::Part SchemaSource::resolve(const Schema& ref, const std::string& p
   const std::string here = child_path(path, "$ref");
   const std::string uri = ref.get<std::string>();
   if (uri.empty() || uri[0] != '#') {
-    refuse_schema(here, "\"" + printable(uri) + "\" is not in this schema, expected #/...");
+    refuse_schema(here, str_cat("\"", printable(uri), "\" is not in this schema, expected #/..."));
   }
   if (uri.size() > 1 && uri[1] != '/') {
     refuse_schema(here, "an anchor is not supported, expected #/...");
@@ -167,7 +167,7 @@ SchemaSource::Part SchemaSource::resolve(const Schema& ref, const std::string& p
     const size_t end = std::min(uri.find('/', begin), uri.size());
     const auto word = decode(std::string_view(uri).substr(begin, end - begin));
     const Schema* next = word ? step(*part.schema, *word) : nullptr;
-    if (next == nullptr) refuse_schema(here, "\"" + printable(uri) + "\" names nothing");
+    if (next == nullptr) refuse_schema(here, str_cat("\"", printable(uri), "\" names nothing"));
     part = {next, child_path(part.path, *word)};
     begin = end + 1;
   }
@@ -209,7 +209,7 @@ void check_keywords(const Schema& schema, const std::string& path) {
     if (is_annotation(key) || (key == "$id" && path == "#")) continue;
     const auto found = keywords().find(key);
     if (found == keywords().end()) {
-      refuse_schema(path, "the keyword \"" + printable(key) + "\" is not supported");
+      refuse_schema(path, str_cat("the keyword \"", printable(key), "\" is not supported"));
     }
     if (!has_form(value, found->second.form)) {
       refuse_schema(child_path(path, key), str_cat("expected ", name_of(found->second.form)));

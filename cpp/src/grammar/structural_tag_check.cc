@@ -5,9 +5,10 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "base/printable.h"
-#include "grammar/regex_check.h"
-#include "grammar/schema_check.h"
+#include "grammar/json_grammar.h"
+#include "grammar/regex_expression.h"
 #include "grammar/schema_source.h"
+#include "grammar/text_check.h"
 #include "octavo/error.h"
 
 namespace octavo {
@@ -19,13 +20,14 @@ namespace {
 
 class Checker {
  public:
-  explicit Checker(bool additional_properties) : additional_properties_(additional_properties) {}
+  Checker(bool additional_properties, bool any_whitespace)
+      : additional_properties_(additional_properties), any_whitespace_(any_whitespace) {}
 
   void check(Schema& part) const {
     if (part.is_object()) check_object(part);
     if (!part.is_structured()) return;
     for (auto item = part.begin(); item != part.end(); ++item) {
-      if (!part.is_object() || item.key() != "json_schema") check(*item);
+      check(*item);
     }
   }
 
@@ -34,8 +36,10 @@ class Checker {
     const Schema type = part.value("type", Schema());
     if (type == "qwen_xml_parameter") refuse("the format \"qwen_xml_parameter\" is not supported");
     if (type == "regex" && part.contains("pattern") && part["pattern"].is_string()) {
-      part["pattern"] = plain_regex(part["pattern"].get<std::string>(), RegexText::kAny,
-                                    "structural_tag: pattern");
+      return replace_regex(part);
+    }
+    if (type == "grammar" && part.contains("grammar") && part["grammar"].is_string()) {
+      check_grammar_text(part["grammar"].get<std::string>(), "structural_tag: grammar");
     }
     if (!part.contains("json_schema")) return;
     for (const auto& [key, value] : part.items()) {
@@ -47,11 +51,19 @@ class Checker {
                        " beside \"json_schema\" is not supported"));
       }
     }
-    Schema& schema = part["json_schema"];
-    schema = Schema::parse(enforced_schema(schema.dump(), additional_properties_));
+    part = {{"type", "grammar"},
+            {"grammar",
+             json_grammar(part["json_schema"].dump(), additional_properties_, any_whitespace_)}};
   }
 
-  const bool additional_properties_;
+  static void replace_regex(Schema& part) {
+    ExtraRules rules;
+    const std::string expression = regex_expression(
+        part["pattern"].get<std::string>(), RegexText::kAny, "structural_tag: pattern", rules);
+    part = {{"type", "grammar"}, {"grammar", "root ::= " + expression + "\n" + rules.text()}};
+  }
+
+  const bool additional_properties_, any_whitespace_;
 };
 
 // {"structures": [{"begin", "schema", "end"}], "triggers": [...]} as a format.
@@ -73,11 +85,12 @@ Schema modern(const Schema& older) {
 
 }  // namespace
 
-std::string enforced_structural_tag(std::string_view text, bool additional_properties) {
+std::string enforced_structural_tag(std::string_view text, bool additional_properties,
+                                    bool any_whitespace) {
   Schema tag = SchemaSource(text, "structural_tag").root();
   if (!tag.is_object()) refuse("expected an object");
   if (tag.contains("structures") && tag.contains("triggers")) tag = modern(tag);
-  Checker(additional_properties).check(tag);
+  Checker(additional_properties, any_whitespace).check(tag);
   return tag.dump();
 }
 

@@ -1,5 +1,5 @@
-// Checks a structural tag's own schemas and regular expressions as enforced_schema and plain_regex
-// do, and writes it again with them. Stateless.
+// Checks a structural tag's own schemas, regular expressions and grammars, and writes it again with
+// schemas and expressions as grammars of ours. Stateless.
 #pragma once
 
 #include <string>
@@ -8,6 +8,7 @@
 namespace octavo {
 
 // Also takes the older form, {"structures": [...], "triggers": [...]}. Throws InvalidArgument.
-std::string enforced_structural_tag(std::string_view text, bool additional_properties);
+std::string enforced_structural_tag(std::string_view text, bool additional_properties,
+                                    bool any_whitespace);
 
 }  // namespace octavo

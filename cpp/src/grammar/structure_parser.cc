@@ -8,8 +8,9 @@
 
 #include "base/check.h"
 #include "base/printable.h"
-#include "grammar/regex_check.h"
-#include "grammar/schema_check.h"
+#include "grammar/endless_rule.h"
+#include "grammar/json_grammar.h"
+#include "grammar/regex_expression.h"
 #include "grammar/structural_tag_check.h"
 #include "grammar/text_check.h"
 #include "grammar/xgrammar_log.h"
@@ -19,9 +20,6 @@ namespace octavo {
 namespace {
 
 constexpr size_t kMaxChoices = 16384;
-// What a structure with any_whitespace may hold between two tokens of JSON: enough for indented
-// text, and a model that has nothing to say cannot go on with it forever.
-constexpr int kMaxWhitespace = 64;
 
 [[noreturn]] void refuse(const std::string& message) {
   throw InvalidArgument("structured_outputs: " + message);
@@ -35,10 +33,15 @@ std::string readable(std::string_view message) {
   return printable(message, 400);
 }
 
-xgrammar::Grammar from_schema(const std::string& schema, bool any_whitespace) {
-  return xgrammar::Grammar::FromJSONSchema(
-      schema, any_whitespace, /*indent=*/std::nullopt, /*separators=*/std::nullopt,
-      /*strict_mode=*/false, any_whitespace ? std::optional<int>(kMaxWhitespace) : std::nullopt);
+xgrammar::Grammar from_schema(const std::string& schema, const StructuredOutputs& structure) {
+  return xgrammar::Grammar::FromEBNF(
+      json_grammar(schema, structure.additional_properties, structure.any_whitespace));
+}
+
+xgrammar::Grammar from_regex(const std::string& regex) {
+  ExtraRules rules;
+  const std::string expression = regex_expression(regex, RegexText::kAny, "regex", rules);
+  return xgrammar::Grammar::FromEBNF("root ::= " + expression + "\n" + rules.text());
 }
 
 // As a string of the library's grammar notation. Bytes above 0x7f stay: they are UTF-8.
@@ -71,25 +74,6 @@ xgrammar::Grammar from_choices(const std::vector<std::string>& choices) {
   return xgrammar::Grammar::FromEBNF(ebnf + "\n");
 }
 
-bool is_hex_digit(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-}
-
-// GBNF's \x has two digits; the library's takes as many as there are.
-void check_grammar_text(const std::string& text) {
-  check_text(text, "grammar");
-  for (size_t i = 0; i + 1 < text.size(); ++i) {
-    if (text[i] != '\\') continue;
-    if (text[++i] != 'x') continue;
-    size_t digits = 0;
-    while (i + 1 + digits < text.size() && is_hex_digit(text[i + 1 + digits])) ++digits;
-    if (digits <= 2) continue;
-    refuse(str_cat("grammar: byte ", i - 1,
-                   ": a hexadecimal digit follows \\x and two digits, which "
-                   "reads in two ways; write \\u and four digits"));
-  }
-}
-
 xgrammar::Grammar from_structural_tag(const std::string& text,
                                       const xgrammar::TokenizerInfo& tokenizer_info) {
   auto result = xgrammar::Grammar::FromStructuralTag(text, tokenizer_info);
@@ -98,24 +82,21 @@ xgrammar::Grammar from_structural_tag(const std::string& text,
   throw std::runtime_error(std::visit([](const auto& e) { return std::string(e.what()); }, error));
 }
 
-xgrammar::Grammar parse(const StructuredOutputs& structure, const GrammarLimits& limits,
+xgrammar::Grammar parse(const StructuredOutputs& structure,
                         const xgrammar::TokenizerInfo& tokenizer_info) {
-  static_cast<void>(limits);
   switch (structure.kind) {
-    case StructureKind::kJsonSchema:
-      return from_schema(enforced_schema(structure.text, structure.additional_properties),
-                         structure.any_whitespace);
-    case StructureKind::kJsonObject:
-      return from_schema(R"({"type":"object"})", structure.any_whitespace);
-    case StructureKind::kRegex:
-      return xgrammar::Grammar::FromRegex(plain_regex(structure.text, RegexText::kAny, "regex"));
+    case StructureKind::kJsonSchema: return from_schema(structure.text, structure);
+    case StructureKind::kJsonObject: return from_schema(R"({"type":"object"})", structure);
+    case StructureKind::kRegex: return from_regex(structure.text);
     case StructureKind::kChoice: return from_choices(structure.choices);
     case StructureKind::kGrammar:
-      check_grammar_text(structure.text);
+      check_grammar_text(structure.text, "grammar");
       return xgrammar::Grammar::FromEBNF(structure.text);
     case StructureKind::kStructuralTag:
       return from_structural_tag(
-          enforced_structural_tag(structure.text, structure.additional_properties), tokenizer_info);
+          enforced_structural_tag(structure.text, structure.additional_properties,
+                                  structure.any_whitespace),
+          tokenizer_info);
   }
   refuse("the kind is unknown");
 }
@@ -132,15 +113,27 @@ std::string_view name_of(StructureKind kind) {
   return "structure";
 }
 
+// For the kinds whose rules are the user's own.
+void check_endings(StructureKind kind, const xgrammar::Grammar& grammar) {
+  if (kind != StructureKind::kGrammar && kind != StructureKind::kStructuralTag) return;
+  if (const std::string name = endless_rule(grammar); !name.empty()) {
+    refuse(str_cat(name_of(kind), ": the rule \"", printable(name),
+                   "\" never ends, expected a way through it to a finite text"));
+  }
+}
+
 }  // namespace
 
-xgrammar::Grammar parse_structure(const StructuredOutputs& structure, const GrammarLimits& limits,
+xgrammar::Grammar parse_structure(const StructuredOutputs& structure,
                                   const xgrammar::TokenizerInfo& tokenizer_info) {
   XgrammarWarnings warnings;
   try {
-    xgrammar::Grammar grammar = parse(structure, limits, tokenizer_info);
-    if (warnings.first().empty()) return grammar;
-    refuse(str_cat(name_of(structure.kind), ": ", readable(warnings.first())));
+    xgrammar::Grammar grammar = parse(structure, tokenizer_info);
+    if (!warnings.first().empty()) {
+      refuse(str_cat(name_of(structure.kind), ": ", readable(warnings.first())));
+    }
+    check_endings(structure.kind, grammar);
+    return grammar;
   } catch (const InvalidArgument&) {
     throw;
   } catch (const std::exception& e) {

@@ -4,13 +4,12 @@
 
 #include <xgrammar/xgrammar.h>
 
-#include "grammar/grammar_compiler.h"
 #include "octavo/structured_outputs.h"
 
 namespace octavo {
 
 // Throws InvalidArgument; see GrammarCompiler::submit. `tokenizer_info` is for structural tags.
-xgrammar::Grammar parse_structure(const StructuredOutputs& structure, const GrammarLimits& limits,
+xgrammar::Grammar parse_structure(const StructuredOutputs& structure,
                                   const xgrammar::TokenizerInfo& tokenizer_info);
 
 }  // namespace octavo

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "base/check.h"
 #include "octavo/error.h"
@@ -33,6 +34,43 @@ size_t valid_length(std::string_view text) {
   return length;
 }
 
+[[noreturn]] void refuse(const std::string& message) {
+  throw InvalidArgument("structured_outputs: " + message);
+}
+
+bool is_hex_digit(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+// Numbers in braces, outside of texts, classes and comments. Above 128 the library's masks allow
+// tokens that do not fit.
+void check_repetitions(std::string_view text, std::string_view what) {
+  constexpr int64_t kMost = 128;
+  char inside = 0;  // of what the text is: ", [, # or nothing
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (inside != 0) {
+      const char end = inside == '[' ? ']' : inside == '#' ? '\n' : '"';
+      if (c == '\\' && inside != '#') {
+        ++i;
+      } else if (c == end) {
+        inside = 0;
+      }
+      continue;
+    }
+    if (c == '"' || c == '[' || c == '#') inside = c;
+    if (c != '{') continue;
+    int64_t number = 0;
+    for (++i; i < text.size() && text[i] != '}'; ++i) {
+      number = text[i] >= '0' && text[i] <= '9' ? number * 10 + (text[i] - '0') : 0;
+      if (number > kMost) {
+        refuse(str_cat(what, ": byte ", i, ": a repetition above ", kMost,
+                       " is not supported, expected several that follow one another"));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void check_text(std::string_view text, std::string_view what) {
@@ -47,6 +85,22 @@ void check_text(std::string_view text, std::string_view what) {
                                     " is NUL, expected a text without it"));
     }
     i += length;
+  }
+}
+
+// GBNF's \x has two digits; the library's takes as many as there are.
+void check_grammar_text(std::string_view text, std::string_view what) {
+  check_text(text, what);
+  check_repetitions(text, what);
+  for (size_t i = 0; i + 1 < text.size(); ++i) {
+    if (text[i] != '\\') continue;
+    if (text[++i] != 'x') continue;
+    size_t digits = 0;
+    while (i + 1 + digits < text.size() && is_hex_digit(text[i + 1 + digits])) ++digits;
+    if (digits <= 2) continue;
+    refuse(str_cat(what, ": byte ", i - 1,
+                   ": a hexadecimal digit follows \\x and two digits, which "
+                   "reads in two ways; write \\u and four digits"));
   }
 }
 

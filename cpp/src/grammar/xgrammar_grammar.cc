@@ -4,6 +4,9 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/printable.h"
+#include "grammar/xgrammar_log.h"
+#include "octavo/error.h"
 
 namespace octavo {
 namespace {
@@ -83,7 +86,10 @@ XgrammarVocabulary::XgrammarVocabulary(const std::vector<std::string>& token_byt
 std::unique_ptr<Grammar> XgrammarVocabulary::compile(const xgrammar::Grammar& grammar) const {
   // A compiler without cache is as good as stateless; one thread, so that errors come back here.
   xgrammar::GrammarCompiler compiler(tokenizer_info_, /*max_threads=*/1, /*cache_enabled=*/false);
-  return std::make_unique<XgrammarGrammar>(compiler.CompileGrammar(grammar));
+  XgrammarWarnings warnings;
+  auto compiled = std::make_unique<XgrammarGrammar>(compiler.CompileGrammar(grammar));
+  if (!warnings.first().empty()) throw InvalidArgument(printable(warnings.first(), 400));
+  return compiled;
 }
 
 }  // namespace octavo
