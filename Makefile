@@ -28,10 +28,10 @@ CXX_FILES = $(shell find cpp tests python -name '*.h' -o -name '*.cc')
 BASE ?= main
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format tidy bench build ctest pytest clean distclean
+.PHONY: help demo test lint format tidy bench build ctest pytest aarch64 clean distclean
 
 help:  ## Lists the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
 
 demo: build  ## Builds, installs into .venv, fetches a small model and generates with it
 	@model=$$($(PY) tools/fetch_demo_model.py) && $(PY) examples/demo.py "$$model"
@@ -47,6 +47,17 @@ ctest: build
 
 pytest: build $(STAMPS)/test
 	$(PY) -m pytest
+
+# Debian: apt-get install g++-aarch64-linux-gnu qemu-user
+ARM_TOOLS := $(and $(shell command -v qemu-aarch64),$(shell compgen -c aarch64-linux-gnu-g++))
+aarch64: $(if $(ARM_TOOLS),$(XGRAMMAR))  ## Cross-compiles the kernels' tests for 64-bit ARM, runs them by qemu
+ifeq ($(ARM_TOOLS),)
+	@echo "aarch64: skipped, for there is no aarch64-linux-gnu-g++ or no qemu-aarch64"
+else
+	cmake --preset aarch64
+	cmake --build --preset aarch64
+	ctest --preset aarch64 -j 2
+endif
 
 lint: $(STAMPS)/dev $(STAMPS)/package  ## Checks layers, style, formatting and types
 	$(PY) tools/check_layers.py
@@ -64,9 +75,10 @@ format: $(STAMPS)/dev  ## Formats C++ and Python
 tidy: build $(STAMPS)/dev  ## Runs clang-tidy on the C++ sources changed since BASE (main)
 	git diff --name-only --diff-filter=d $(BASE) -- '*.cc' | xargs -r clang-tidy -p $(BUILD) --quiet
 
-bench: build  ## Runs the benchmarks in bench/
+bench: build  ## Runs the benchmarks in bench/ that need no peers
 	@model=$$($(PY) tools/fetch_demo_model.py) && \
-	  for file in bench/*.py; do $(PY) $$file "$$model" || exit 1; done
+	  for file in $(filter-out bench/compare.py,$(wildcard bench/*.py)); do \
+	    $(PY) $$file "$$model" || exit 1; done
 
 clean:  ## Removes what was built, not .venv and the models
 	rm -rf build dist $(STAMPS)/package

@@ -20,3 +20,7 @@ foreach(sanitizer IN LISTS OCTAVO_SANITIZE)
                                                 -fno-sanitize-recover=all)
   target_link_options(octavo_flags INTERFACE -fsanitize=${sanitizer})
 endforeach()
+
+if(OCTAVO_SPLIT_SUM)
+  target_compile_definitions(octavo_flags INTERFACE OCTAVO_SPLIT_SUM)
+endif()

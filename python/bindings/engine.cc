@@ -90,14 +90,16 @@ void bind_constructor(nb::class_<Engine>& engine) {
   engine.def(
       "__init__",
       [](Engine* self, std::string model, std::string device, std::string dtype,
-         std::string kv_cache_dtype, std::string load_format, int64_t max_model_len,
-         int32_t max_num_seqs, int32_t max_num_batched_tokens, int64_t kv_cache_memory_bytes,
-         int64_t num_kv_blocks, bool enable_prefix_caching, bool enable_chunked_prefill,
-         int32_t num_threads, int32_t max_logprobs, std::string logprobs_mode, uint64_t seed) {
+         std::string quantization, std::string kv_cache_dtype, std::string load_format,
+         int64_t max_model_len, int32_t max_num_seqs, int32_t max_num_batched_tokens,
+         int64_t kv_cache_memory_bytes, int64_t num_kv_blocks, bool enable_prefix_caching,
+         bool enable_chunked_prefill, int32_t num_threads, int32_t max_logprobs,
+         std::string logprobs_mode, uint64_t seed) {
         const WithoutGil unlocked;
         new (self) Engine({.model = std::move(model),
                            .device = std::move(device),
                            .dtype = std::move(dtype),
+                           .quantization = std::move(quantization),
                            .kv_cache_dtype = std::move(kv_cache_dtype),
                            .load_format = std::move(load_format),
                            .max_model_len = max_model_len,
@@ -113,7 +115,8 @@ void bind_constructor(nb::class_<Engine>& engine) {
                            .seed = seed});
       },
       nb::kw_only(), nb::arg("model"), nb::arg("device") = defaults.device,
-      nb::arg("dtype") = defaults.dtype, nb::arg("kv_cache_dtype") = defaults.kv_cache_dtype,
+      nb::arg("dtype") = defaults.dtype, nb::arg("quantization") = defaults.quantization,
+      nb::arg("kv_cache_dtype") = defaults.kv_cache_dtype,
       nb::arg("load_format") = defaults.load_format,
       nb::arg("max_model_len") = defaults.max_model_len,
       nb::arg("max_num_seqs") = defaults.max_num_seqs,

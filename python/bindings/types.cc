@@ -105,6 +105,7 @@ void bind_model_info(nb::module_& m) {
   nb::class_<ModelInfo>(m, "ModelInfo", "What the loaded model is.")
       .def_ro("architecture", &ModelInfo::architecture)
       .def_ro("dtype", &ModelInfo::dtype)
+      .def_ro("quantization", &ModelInfo::quantization)
       .def_ro("kv_cache_dtype", &ModelInfo::kv_cache_dtype)
       .def_ro("device", &ModelInfo::device)
       .def_ro("isa", &ModelInfo::isa)

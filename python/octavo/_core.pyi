@@ -209,6 +209,8 @@ class ModelInfo:
     @property
     def dtype(self) -> str: ...
     @property
+    def quantization(self) -> str: ...  # gguf, int8 or none
+    @property
     def kv_cache_dtype(self) -> str: ...
     @property
     def device(self) -> str: ...
@@ -250,6 +252,7 @@ class Engine:
         model: str,
         device: str = "auto",
         dtype: str = "auto",
+        quantization: str = "auto",
         kv_cache_dtype: str = "auto",
         load_format: str = "auto",
         max_model_len: int = 0,

@@ -1,4 +1,4 @@
-"""The command ``octavo``: generate, chat, info.
+"""The command ``octavo``: generate, chat, bench, info.
 
 Errors are one line on stderr and exit status 1.
 """
@@ -6,7 +6,6 @@ Errors are one line on stderr and exit status 1.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +13,21 @@ from typing import Any
 
 import octavo
 from octavo import _core
+from octavo.bench.command import add_bench_command
+from octavo.engine_options import add_engine_options, engine_options, json_object
 from octavo.errors import OctavoError
 from octavo.outputs import RequestOutput
+
+# What generate and chat take of the engine's arguments.
+_ENGINE_OPTIONS = (
+    "dtype",
+    "quantization",
+    "device",
+    "max_model_len",
+    "num_threads",
+    "load_format",
+    "revision",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_chat_arguments(chat)
     chat.set_defaults(run=_chat)
 
+    add_bench_command(commands)
+
     info = commands.add_parser("info", help="describe this build, this machine and a model")
     info.add_argument("model", nargs="?", help="directory, .gguf file or hub name")
-    info.add_argument("--dtype", default="auto")
-    info.add_argument("--device", default="auto")
+    add_engine_options(info, ("dtype", "quantization", "device"))
     info.add_argument(
         "--cmake-dir", action="store_true", help="print the directory of the CMake package"
     )
@@ -68,12 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="directory, .gguf file or hub name")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--device", default="auto", help="auto, cpu or ref")
-    parser.add_argument("--max-model-len", default=None, help="tokens of prompt and output")
-    parser.add_argument("--num-threads", type=int, default=None)
-    parser.add_argument("--load-format", default="auto")
-    parser.add_argument("--revision", default=None, help="branch, tag or commit on the hub")
+    add_engine_options(parser, _ENGINE_OPTIONS)
 
 
 def _add_sampling_arguments(parser: argparse.ArgumentParser, *, max_tokens: int | None) -> None:
@@ -96,32 +104,16 @@ def _add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chat-template-kwargs",
         metavar="JSON",
-        type=_json_object,
+        type=json_object,
         default=None,
         help="variables for the template, as a JSON object",
     )
     parser.add_argument("-q", "--quick", metavar="TEXT", help="one message, then exit")
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text}")
-    return value
-
-
 def _load(arguments: argparse.Namespace, **options: Any) -> octavo.LLM:
-    return octavo.LLM(
-        arguments.model,
-        dtype=arguments.dtype,
-        device=arguments.device,
-        max_model_len=arguments.max_model_len,
-        num_threads=arguments.num_threads,
-        load_format=arguments.load_format,
-        revision=arguments.revision,
-        disable_log_stats=False,
-        **options,
-    )
+    given = {**engine_options(arguments), **options}
+    return octavo.LLM(arguments.model, disable_log_stats=False, **given)
 
 
 def _sampling(arguments: argparse.Namespace, llm: octavo.LLM) -> octavo.SamplingParams:
@@ -196,14 +188,15 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _print_model(arguments: argparse.Namespace) -> None:
-    options = {"dtype": arguments.dtype, "device": arguments.device, "skip_tokenizer_init": True}
-    with octavo.LLM(arguments.model, **options) as llm:
+    options = engine_options(arguments)
+    with octavo.LLM(arguments.model, skip_tokenizer_init=True, **options) as llm:
         info = llm.model_info
         rows = [
             ("model", llm.model),
             ("architecture", info.architecture),
             ("device", f"{info.device} ({info.isa}, {info.num_threads} threads)"),
             ("dtype", info.dtype),
+            ("quantization", info.quantization),
             ("parameters", f"{info.num_parameters:,}"),
             ("layers", f"{info.num_layers}, hidden size {info.hidden_size}"),
             ("vocabulary", f"{info.vocab_size:,}"),

@@ -17,6 +17,7 @@ _DEFAULTS: dict[str, Any] = {
     "tokenizer": None,
     "skip_tokenizer_init": False,
     "dtype": "auto",
+    "quantization": None,
     "kv_cache_dtype": "auto",
     "device": "auto",
     "load_format": "auto",
@@ -42,6 +43,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _DTYPES = {"half": "float16", "float": "float32"}
+_QUANTIZATIONS = ("auto", "gguf", "int8", "none")
 _LOGPROBS_MODES = ("raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits")
 _LEN_UNITS = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
 
@@ -60,7 +62,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prefill_context_parallel_size": (1,),
     "enable_expert_parallel": (False,),
     "distributed_executor_backend": (None, "uni", "mp"),
-    "quantization": (None,),  # the checkpoint says how it is stored
     "quantization_config": (None, {}),
     "gpu_memory_utilization": (_ANY,),
     "cpu_offload_gb": (0,),
@@ -213,6 +214,7 @@ def engine_kwargs(options: Mapping[str, Any]) -> dict[str, Any]:
     kwargs: dict[str, Any] = {
         "device": str(options["device"]),
         "dtype": dtype_name(options["dtype"]),
+        "quantization": _quantization(options["quantization"]),
         "kv_cache_dtype": dtype_name(options["kv_cache_dtype"]),
         "load_format": str(options["load_format"]),
         "max_model_len": _max_model_len(options["max_model_len"]),
@@ -236,6 +238,16 @@ def dtype_name(dtype: Any) -> str:
     """The engine's name of a dtype: "half" is float16; an object such as torch.float16 works."""
     name = str(dtype).removeprefix("torch.")
     return _DTYPES.get(name, name)
+
+
+def _quantization(value: Any) -> str:
+    name = "auto" if value is None else value
+    if name not in _QUANTIZATIONS:
+        raise NotSupportedError(
+            f"quantization={value!r} is not supported by this version of Octavo; expected None, "
+            f"{', '.join(repr(known) for known in _QUANTIZATIONS)}"
+        )
+    return str(name)
 
 
 def _equal(value: Any, allowed: Any) -> bool:

@@ -84,6 +84,7 @@ def model_config_of(core: InferenceCore) -> ModelConfig:
         model=str(args.model),
         tokenizer=os.fspath(args.tokenizer if args.tokenizer is not None else args.model),
         dtype=info.dtype,
+        quantization=None if info.quantization == "none" else info.quantization,
         max_model_len=info.max_model_len,
         seed=args.seed,
         hf_config=_namespace(core.model_config),

@@ -27,7 +27,13 @@ class LLM(OfflineGeneration):
         tokenizer: where the tokenizer is, by default with the model.
         skip_tokenizer_init: token ids in, token ids out.
         dtype: "auto", "float32", "bfloat16" or "float16" ("half"), of weights and KV cache.
-        kv_cache_dtype: "auto" (as ``dtype``) or one of those.
+        quantization: how the matrices of the layers are multiplied. "gguf" keeps the integers of a
+            GGUF file as they are; "int8" quantizes all on load, with one scale a row; "none" makes
+            them ``dtype``; None or "auto" is "gguf" where the file has integers and ``dtype`` is
+            "auto", and else "none".
+        kv_cache_dtype: "float32", "bfloat16", "float16", or "int8", with a scale for each vector
+            of a head; "auto" is as ``dtype``, but bfloat16 where ``dtype`` is "auto" and the
+            matrices are multiplied as integers.
         device: "auto", "cpu", or "ref" (the scalar reference).
         load_format: "auto", "safetensors", "gguf", or "dummy" for random weights.
         seed: for requests without a seed of their own.
@@ -68,6 +74,7 @@ class LLM(OfflineGeneration):
         tokenizer: str | os.PathLike[str] | None = None,
         skip_tokenizer_init: bool = False,
         dtype: Any = "auto",
+        quantization: str | None = None,
         kv_cache_dtype: Any = "auto",
         device: str = "auto",
         load_format: str = "auto",

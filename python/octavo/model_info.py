@@ -11,7 +11,8 @@ class ModelInfo:
     """What an ``LLM`` has loaded; see ``octavo/engine.h`` for each field."""
 
     architecture: str
-    dtype: str  # of the weights in memory
+    dtype: str  # of the weights in memory that are not quantized
+    quantization: str  # gguf, int8, or none
     kv_cache_dtype: str
     device: str
     isa: str  # the instruction set that the kernels use

@@ -12,7 +12,9 @@
 #include <string>
 #include <vector>
 
+#include "amx_model.h"
 #include "backend/registry.h"
+#include "cpu/cpu_backend.h"
 #include "cpu/isa.h"
 #include "octavo/engine.h"
 
@@ -107,11 +109,11 @@ Floats multiply(Backend& backend, const PackedWeight& weight, Floats x, Floats b
 
 TEST_CASE("linear: a row's bits depend on neither the batch nor the threads") {
   constexpr int64_t kRows = 150;  // more than one task's
-  for (const std::string& isa : available_isas()) {
+  for (const KernelTable* kernels : test::tested_kernels()) {
     for (const LinearCase& shape :
          {LinearCase{1, 33, DType::kFloat32}, LinearCase{576, 200, DType::kFloat32},
           LinearCase{1000, 321, DType::kBFloat16}, LinearCase{513, 40, DType::kFloat16}}) {
-      CAPTURE(isa);
+      CAPTURE(kernels->isa);
       CAPTURE(shape.in);
       const Floats values = random_floats(static_cast<size_t>(shape.in * shape.out), 1);
       WeightSegment segment;
@@ -123,7 +125,7 @@ TEST_CASE("linear: a row's bits depend on neither the batch nor the threads") {
       const Floats bias = random_floats(static_cast<size_t>(shape.out), 3);
       Floats expected;
       for (const int32_t threads : {1, 2}) {
-        const auto backend = make_backend_of(isa, threads);
+        const auto backend = std::make_unique<CpuBackend>(*kernels, threads);
         const auto weight = backend->pack(std::span(&segment, 1), shape.dtype);
         for (const int64_t batch : {1, 2, 3, 5, 7, 12, 17, 64, 97, 150}) {
           const Floats y = multiply(*backend, *weight, x, bias, batch);

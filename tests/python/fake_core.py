@@ -131,6 +131,7 @@ class FakeOutput:
 class FakeModelInfo:
     architecture: str = "FakeForCausalLM"
     dtype: str = "float32"
+    quantization: str = "none"
     kv_cache_dtype: str = "float32"
     device: str = "cpu"
     isa: str = "generic"

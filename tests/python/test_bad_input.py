@@ -226,6 +226,8 @@ def test_compute_logits_checks_its_ids(engine: _core.Engine) -> None:
         ("dtype", ""),
         ("device", "tpu"),
         ("device", ""),
+        ("quantization", "int3"),
+        ("quantization", "gguf"),  # of a model whose weights are floating
         ("kv_cache_dtype", "int3"),
         ("load_format", "pickle"),
         ("max_model_len", -1),

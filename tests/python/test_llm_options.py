@@ -56,6 +56,7 @@ def test_arguments_reach_the_engine(make, model):
     assert options["model"] == str(model)
     assert (options["dtype"], options["max_model_len"]) == ("float16", 2000)
     assert (options["seed"], options["num_kv_blocks"]) == (2**64 - 1, 9)
+    assert options["quantization"] == "auto"
     assert "max_num_seqs" not in options
     assert "enable_prefix_caching" not in options
     options = make(max_num_seqs=8, enable_prefix_caching=False, max_model_len=-1).fake.options

@@ -24,6 +24,7 @@ namespace octavo {
 struct OCTAVO_EXPORT ModelInfo {
   std::string architecture;  // the name in config.json, such as "LlamaForCausalLM"
   std::string dtype;         // of the weights in memory, such as "bfloat16"
+  std::string quantization;  // "gguf", "int8", or "none"
   std::string kv_cache_dtype;
   std::string device;  // "cpu" or "ref"
   std::string isa;     // the instruction set that the kernels use, such as "avx512"

@@ -14,7 +14,13 @@ struct OCTAVO_EXPORT EngineConfig {
   std::string device = "auto";  // auto, cpu, or ref (the scalar reference)
   std::string dtype = "auto";   // auto, float32, bfloat16, float16: weights and KV cache.
                                 // auto: bfloat16 checkpoints stay, all others become float16
-  std::string kv_cache_dtype = "auto";  // auto (as dtype), float32, bfloat16, float16
+  std::string quantization = "auto";  // which matrices are multiplied as integers. gguf: those that
+                                      // a GGUF file stores so, the others become dtype; int8: all
+                                      // of the layers, quantized on load with a scale a row; none;
+                                      // auto: gguf where dtype is auto, else none
+  std::string kv_cache_dtype = "auto";  // float32, bfloat16, float16, or int8, with a scale for
+                                        // each vector of a head. auto: as dtype, but bfloat16 where
+                                        // dtype is auto and matrices are multiplied as integers
   std::string load_format =
       "auto";                  // auto, safetensors, gguf, dummy (random weights, config.json only)
   int64_t max_model_len = 0;   // prompt and output; 0: from the model's configuration

@@ -37,10 +37,10 @@ class Backend {
   virtual void copy_to_device(const Tensor& target, const void* source) = 0;  // contiguous
   virtual void copy_to_host(void* target, const Tensor& source) = 0;          // contiguous; waits
 
-  // Stacks the segments' rows into one weight of `dtype` (or of a quantised form of the back end's
-  // choice), in the device's own layout. All segments have the same in_features.
+  // Stacks the segments' rows into one weight, in the device's own layout. All segments have the
+  // same in_features.
   virtual std::unique_ptr<PackedWeight> pack(std::span<const WeightSegment> segments,
-                                             DType dtype) = 0;
+                                             const WeightTarget& target) = 0;
 
   // Bytes of one block's keys and values of one layer.
   virtual size_t kv_block_bytes(const KvShape& shape) const = 0;

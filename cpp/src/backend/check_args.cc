@@ -88,7 +88,8 @@ void check_kv(const Checker& check, const KvLayer& kv) {
   check.number(kv.shape.block_size > 0, "kv.shape.block_size", kv.shape.block_size, "at least 1");
   check.number(kv.shape.kv_heads > 0, "kv.shape.kv_heads", kv.shape.kv_heads, "at least 1");
   check.number(kv.shape.head_dim > 0, "kv.shape.head_dim", kv.shape.head_dim, "at least 1");
-  check.that(kv.shape.dtype != DType::kInt32, "kv.shape.dtype", "int32", "a floating dtype");
+  check.that(kv.shape.dtype != DType::kInt32, "kv.shape.dtype", "int32",
+             "a floating dtype or int8");
 }
 
 // [tokens, heads, head_dim] of a query against its cache.

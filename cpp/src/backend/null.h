@@ -12,7 +12,7 @@ class NullBackend : public Backend {
   Buffer allocate(size_t) override { return {}; }
   void copy_to_device(const Tensor&, const void*) override {}
   void copy_to_host(void*, const Tensor&) override {}
-  std::unique_ptr<PackedWeight> pack(std::span<const WeightSegment>, DType) override {
+  std::unique_ptr<PackedWeight> pack(std::span<const WeightSegment>, const WeightTarget&) override {
     return nullptr;
   }
   size_t kv_block_bytes(const KvShape&) const override { return 0; }

@@ -24,6 +24,24 @@ struct WeightSegment {
   int64_t in_features() const { return transposed ? matrix.rows : matrix.cols; }
 };
 
+// Which matrices are multiplied as integers, where the back end has a form for them; all others
+// become WeightTarget::dtype.
+enum class IntegerWeights : uint8_t {
+  kNone,
+  kKeep,  // those that the checkpoint stores as integers
+  kInt8,  // those, and the others quantized to int8 with a scale for each output feature
+};
+
+// What a checkpoint's matrices become.
+struct WeightTarget {
+  // NOLINTNEXTLINE(google-explicit-constructor): a dtype is the usual target.
+  WeightTarget(DType floating, IntegerWeights integer = IntegerWeights::kNone)
+      : dtype(floating), integers(integer) {}
+
+  DType dtype;  // of floating weights
+  IntegerWeights integers;
+};
+
 class PackedWeight {
  public:
   PackedWeight(int64_t out_features, int64_t in_features, DType dtype, size_t bytes)
@@ -34,7 +52,7 @@ class PackedWeight {
 
   int64_t out_features() const { return out_features_; }
   int64_t in_features() const { return in_features_; }
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }   // of what is not integers
   size_t bytes() const { return bytes_; }  // of device memory
 
  private:

@@ -96,10 +96,11 @@ void pack_segment(const WeightSegment& segment, int64_t base, RefWeight& weight)
 }  // namespace
 
 std::unique_ptr<PackedWeight> RefBackend::pack(std::span<const WeightSegment> segments,
-                                               DType dtype) {
-  OCTAVO_CHECK(dtype != DType::kInt32, "pack: dtype is int32; expected a floating dtype");
+                                               const WeightTarget& target) {
+  OCTAVO_CHECK(is_floating(target.dtype), "pack: dtype is ", dtype_name(target.dtype),
+               "; expected a floating dtype");
   const int64_t out_features = checked_out_features(segments);
-  auto weight = std::make_unique<RefWeight>(out_features, segments[0].in_features(), dtype);
+  auto weight = std::make_unique<RefWeight>(out_features, segments[0].in_features(), target.dtype);
   int64_t base = 0;
   for (const WeightSegment& segment : segments) {
     pack_segment(segment, base, *weight);

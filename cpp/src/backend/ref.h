@@ -32,7 +32,8 @@ class RefBackend final : public Backend {
   Buffer allocate(size_t bytes) override;
   void copy_to_device(const Tensor& target, const void* source) override;
   void copy_to_host(void* target, const Tensor& source) override;
-  std::unique_ptr<PackedWeight> pack(std::span<const WeightSegment> segments, DType dtype) override;
+  std::unique_ptr<PackedWeight> pack(std::span<const WeightSegment> segments,
+                                     const WeightTarget& target) override;
   size_t kv_block_bytes(const KvShape& shape) const override;
 
   void begin_step(const StepMeta& meta) override;

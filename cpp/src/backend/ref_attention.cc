@@ -1,8 +1,10 @@
 // The words of the reference back end that touch the KV cache. A block is its keys
-// [block_size, kv_heads, head_dim] and then its values, the same.
+// [block_size, kv_heads, head_dim] and then its values, the same. Vectors of int8 end in a float32,
+// their scale: the greatest size of the vector / 127.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "backend/ref.h"
 #include "base/check.h"
@@ -13,12 +15,43 @@ namespace {
 // Keys or values of one token: [kv_heads, head_dim] of shape.dtype.
 enum class Part { kKeys = 0, kValues = 1 };
 
+int64_t vector_bytes(const KvShape& shape) {
+  return static_cast<int64_t>(dtype_size(shape.dtype)) * shape.head_dim +
+         (shape.dtype == DType::kInt8 ? 4 : 0);
+}
+
 std::byte* kv_vector(const KvLayer& kv, int64_t block, int64_t place, int64_t kv_head, Part part) {
   const KvShape& shape = kv.shape;
   const int64_t half = block * 2 + static_cast<int64_t>(part);
   const int64_t vector = (half * shape.block_size + place) * shape.kv_heads + kv_head;
-  const auto vector_bytes = static_cast<int64_t>(dtype_size(shape.dtype)) * shape.head_dim;
-  return static_cast<std::byte*>(kv.data) + vector * vector_bytes;
+  return static_cast<std::byte*>(kv.data) + vector * vector_bytes(shape);
+}
+
+void write_vector(const float* source, const KvShape& shape, std::byte* out) {
+  const auto dim = static_cast<size_t>(shape.head_dim);
+  if (shape.dtype != DType::kInt8) return convert_from_float(source, dim, shape.dtype, out);
+  float most = 0;
+  for (size_t d = 0; d < dim; ++d) {
+    const float size = std::fabs(source[d]);
+    if (!std::isfinite(size)) most = std::numeric_limits<float>::quiet_NaN();
+    if (size > most) most = size;
+  }
+  const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+  for (size_t d = 0; d < dim; ++d) {
+    const float number = std::nearbyint(source[d] * inverse);
+    out[d] = static_cast<std::byte>(std::isfinite(number) ? static_cast<int>(number) : 0);
+  }
+  std::memcpy(out + dim, &scale, sizeof scale);
+}
+
+void read_vector(const std::byte* source, const KvShape& shape, float* out) {
+  const auto dim = static_cast<size_t>(shape.head_dim);
+  if (shape.dtype != DType::kInt8) return convert_to_float(shape.dtype, source, dim, out);
+  float scale;
+  std::memcpy(&scale, source + dim, sizeof scale);
+  for (size_t d = 0; d < dim; ++d) {
+    out[d] = static_cast<float>(static_cast<int8_t>(source[d])) * scale;
+  }
 }
 
 void rotate(float* x, const float* cos_sin, int64_t rotary_dim) {
@@ -41,7 +74,7 @@ void rotate_heads(const Tensor& x, int64_t token, const float* cos_sin, int64_t 
 
 size_t RefBackend::kv_block_bytes(const KvShape& shape) const {
   return size_t{2} * static_cast<size_t>(shape.block_size) * static_cast<size_t>(shape.kv_heads) *
-         static_cast<size_t>(shape.head_dim) * dtype_size(shape.dtype);
+         static_cast<size_t>(vector_bytes(shape));
 }
 
 void RefBackend::begin_step(const StepMeta& meta) {
@@ -87,11 +120,10 @@ void RefBackend::rope_store(const RopeStoreArgs& args) {
     OCTAVO_CHECK(slot >= 0, "rope_store: slot ", slot, "; expected 0 or more");
     const int64_t block = slot / shape.block_size, place = slot % shape.block_size;
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
-      const auto dim = static_cast<size_t>(shape.head_dim);
-      convert_from_float(args.k.row<float>(token) + head * args.k.stride(1), dim, shape.dtype,
-                         kv_vector(args.kv, block, place, head, Part::kKeys));
-      convert_from_float(args.v.row<float>(token) + head * args.v.stride(1), dim, shape.dtype,
-                         kv_vector(args.kv, block, place, head, Part::kValues));
+      write_vector(args.k.row<float>(token) + head * args.k.stride(1), shape,
+                   kv_vector(args.kv, block, place, head, Part::kKeys));
+      write_vector(args.v.row<float>(token) + head * args.v.stride(1), shape,
+                   kv_vector(args.kv, block, place, head, Part::kValues));
     }
   }
 }
@@ -120,8 +152,8 @@ void RefBackend::attend(const AttentionArgs& args, int64_t token, int32_t sequen
   std::vector<float> vector(static_cast<size_t>(shape.head_dim));
   const auto read = [&](int32_t position, int64_t kv_head, Part part) {
     const int32_t block = table[position / block_size_];
-    convert_to_float(shape.dtype, kv_vector(args.kv, block, position % block_size_, kv_head, part),
-                     vector.size(), vector.data());
+    read_vector(kv_vector(args.kv, block, position % block_size_, kv_head, part), shape,
+                vector.data());
   };
   std::vector<double> weights(static_cast<size_t>(last - first + 1));  // scores, then exponentials
   std::vector<double> sums(vector.size());

@@ -71,6 +71,11 @@ std::string read_at(int fd, uint64_t offset, uint64_t length, const std::string&
   return result;
 }
 
+uint64_t page_bytes() {
+  static const auto bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
 }  // namespace
 
 MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
@@ -108,11 +113,19 @@ void MappedFile::check_size() const {
 
 void MappedFile::will_need(uint64_t offset, uint64_t length) const {
   if (offset >= size_ || length == 0) return;
-  static const uint64_t page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  const uint64_t begin = offset / page * page;
+  const uint64_t begin = offset / page_bytes() * page_bytes();
   const uint64_t end = offset + std::min(length, size_ - offset);
   // Only a hint: that it fails changes nothing but speed.
   ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_WILLNEED);
+}
+
+void MappedFile::release(uint64_t offset, uint64_t length) const {
+  if (offset >= size_ || length == 0) return;
+  // Pages shared with a neighbour stay, for it may be wanted yet.
+  const uint64_t page = page_bytes();
+  const uint64_t begin = (offset + page - 1) / page * page;
+  const uint64_t end = (offset + std::min(length, size_ - offset)) / page * page;
+  if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
 std::string read_text_file(const std::string& path, uint64_t max_bytes) {

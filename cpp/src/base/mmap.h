@@ -36,6 +36,8 @@ class MappedFile {
 
   // These bytes are wanted soon: starts reading them in the background.
   void will_need(uint64_t offset, uint64_t length) const;
+  // These bytes are not wanted again: the process gives back the pages that mirror them.
+  void release(uint64_t offset, uint64_t length) const;
 
  private:
   std::string path_;

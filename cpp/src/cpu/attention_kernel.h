@@ -2,7 +2,12 @@
 //
 // Keys are visited in chunks of kKeyChunk positions on a fixed grid, with a running maximum and
 // total. What happens to a query row in a chunk depends on its position and on the chunk alone, so
-// a row's bits do not depend on the rows beside it.
+// a row's bits do not depend on the rows beside it. A key that a row must not see has weight 0 in
+// it, which adds nothing.
+//
+// bfloat16 stands in pairs (kernel_table.h). Where the instruction set multiplies such pairs,
+// queries and weights are rounded to bfloat16 too; sums are float32 always. A chunk of int8 is
+// widened before it is met: to bfloat16 where pairs are multiplied, else to float32.
 #if !defined(OCTAVO_ISA_NAMESPACE)
 #error "attention_kernel.h is part of kernels.inc"
 #endif
@@ -18,20 +23,44 @@ inline constexpr int kQueryRows = 3;
 #else
 inline constexpr int kQueryRows = 2;
 #endif
+// Positions whose keys, and whose values, follow each other in a chunk.
+inline constexpr int64_t kRun = 16;
+inline constexpr int kChunkRuns = static_cast<int>(kKeyChunk / kRun);
 
-// Keys [begin, end) of the chunk are a row's own.
+#if defined(OCTAVO_ISA_AVX512_BF16)
+template <class E>
+inline constexpr bool kDots = kPaired<E>;
+using WideInt8 = BFloat16;
+#else
+template <class E>
+inline constexpr bool kDots = false;
+using WideInt8 = float;
+#endif
+
+// What the kernel reads of a cache of E.
+template <class E>
+struct ReadAs {
+  using Type = E;
+};
+template <>
+struct ReadAs<Int8> {
+  using Type = WideInt8;
+};
+
+// Keys [begin, end) of the chunk.
 struct KeyRange {
   int64_t begin, end;
 };
 
 // The state of the rows of a task, in its scratch.
 struct QueryRows {
-  float* q;       // [rows, padded]
-  float* sums;    // [rows, padded]: of values, relative to the maximum
-  float* scores;  // [rows, kKeyChunk]: then exponentials
-  float* maxima;  // [rows]
-  float* totals;  // [rows]
-  float* keys;    // [padded, kKeyChunk]: a chunk's keys where blocks are no multiple of a vector
+  float* q;        // [rows, padded]; with dot products bfloat16
+  float* sums;     // [rows, padded]: of values, relative to the maximum
+  float* weights;  // [rows, kKeyChunk]: scores, then exponentials; with dot products bfloat16
+  float* maxima;   // [rows]
+  float* totals;   // [rows]
+  float* keys;     // a chunk's keys, where it is not read in place
+  float* values;   // and its values
   int64_t padded;
 };
 
@@ -41,142 +70,383 @@ OCTAVO_INLINE QueryRows query_rows(const AttentionTask& task) {
   state.padded = padded;
   state.q = task.scratch;
   state.sums = state.q + rows * padded;
-  state.scores = state.sums + rows * padded;
-  state.keys = state.scores + rows * kKeyChunk;
-  state.maxima = state.keys + padded * kKeyChunk;
+  state.weights = state.sums + rows * padded;
+  state.keys = state.weights + rows * kKeyChunk;
+  state.values = state.keys + padded * kKeyChunk;
+  state.maxima = state.values + padded * kKeyChunk;
   state.totals = state.maxima + rows;
   return state;
 }
 
-// Where the keys and values of one chunk lie.
+// Where the keys and values of one chunk lie. Both are at the first position of each run.
 template <class E>
 struct Chunk {
-  const E* keys[kChunkVecs];   // [head_dim][stride] at the vector's first position
-  int64_t key_stride;          // 0: in QueryRows::keys
-  const E* values[kKeyChunk];  // [head_dim]
+  const E* keys[kChunkRuns];    // as in a block
+  const E* values[kChunkRuns];  // as in a block
+  int64_t key_stride;           // positions of a block
 };
 
 template <class E>
-OCTAVO_INLINE const E* block_keys(const AttentionTask& task, int64_t position) {
+OCTAVO_INLINE const E* block_address(const AttentionTask& task, int64_t position) {
   const int64_t block = task.block_table[position / task.block_size];
-  return static_cast<const E*>(task.kv) + block * task.block_elements +
-         task.kv_head * task.head_dim * task.block_size;
+  return static_cast<const E*>(task.kv) + block * task.block_elements;
 }
 
-// Keys of odd block sizes, one by one, as float32 [head_dim][kKeyChunk].
+// The KV head's keys and values in a block.
 template <class E>
-void gather_keys(const AttentionTask& task, int64_t first, int64_t count, float* keys) {
+OCTAVO_INLINE int64_t head_keys(const AttentionTask& task) {
+  return task.kv_head * kv_key_elements(kDType<E>, task.head_dim, task.block_size);
+}
+template <class E>
+OCTAVO_INLINE int64_t head_values(const AttentionTask& task) {
+  return task.kv_heads * kv_key_elements(kDType<E>, task.head_dim, task.block_size) +
+         task.kv_head * kv_value_elements(kDType<E>, task.head_dim, task.block_size);
+}
+
+// The scales of a head's keys, or of its values.
+OCTAVO_INLINE const float* key_scales(const AttentionTask& task, const Int8* keys) {
+  const Int8* end = keys + kv_key_elements(DType::kInt8, task.head_dim, task.block_size);
+  return reinterpret_cast<const float*>(end) - task.block_size;
+}
+OCTAVO_INLINE const float* value_scales(const AttentionTask& task, const Int8* values) {
+  const Int8* end = values + kv_value_elements(DType::kInt8, task.head_dim, task.block_size);
+  return reinterpret_cast<const float*>(end) - task.block_size;
+}
+
+// Keys and values one by one, as a block of kKeyChunk positions of S.
+template <class E, class S>
+void gather_chunk(const AttentionTask& task, int64_t first, int64_t count, S* keys, S* values) {
+  const auto elements = static_cast<size_t>(padded_head_dim(task.head_dim) * kKeyChunk);
+  __builtin_memset(keys, 0, elements * sizeof(S));
+  __builtin_memset(values, 0, elements * sizeof(S));
+  const int64_t key_offset = head_keys<E>(task), value_offset = head_values<E>(task);
   for (int64_t j = 0; j < count; ++j) {
-    const E* source = block_keys<E>(task, first + j) + (first + j) % task.block_size;
+    const E* block = block_address<E>(task, first + j);
+    const int64_t place = (first + j) % task.block_size;
+    const auto copy = [&](const E* from, S* to, float scale) {
+      if constexpr (kDType<E> == DType::kInt8) {
+        store_element(to, static_cast<float>(from->number) * scale);
+      } else {
+        *to = *from;
+      }
+    };
+    float key_scale = 1, value_scale = 1;
+    if constexpr (kDType<E> == DType::kInt8) {
+      key_scale = key_scales(task, block + key_offset)[place];
+      value_scale = value_scales(task, block + value_offset)[place];
+    }
     for (int64_t d = 0; d < task.head_dim; ++d) {
-      keys[d * kKeyChunk + j] = load_element(source + d * task.block_size);
+      copy(block + key_offset + key_place<E>(d, place, task.block_size),
+           keys + key_place<S>(d, j, kKeyChunk), key_scale);
+      copy(block + value_offset + value_place<E>(d, place, task.head_dim),
+           values + value_place<S>(d, j, task.head_dim), value_scale);
     }
   }
 }
 
-// The chunk at position `first`, of which `count` keys exist. Vectors beyond them point at the
-// first one, for their scores are never used.
-template <class E>
-void locate_chunk(const AttentionTask& task, int64_t first, int64_t count, const QueryRows& state,
-                  Chunk<E>& chunk) {
-  const int64_t value_offset = task.kv_heads * task.head_dim * task.block_size;
-  for (int64_t j = 0; j < count; ++j) {
-    const int64_t place = (first + j) % task.block_size;
-    const E* keys = block_keys<E>(task, first + j);
-    chunk.values[j] = keys + value_offset + place * task.head_dim;
-    if (j % kLanes == 0) chunk.keys[j / kLanes] = keys + place;
-  }
-  for (int64_t v = (count + kLanes - 1) / kLanes; v < kChunkVecs; ++v)
-    chunk.keys[v] = chunk.keys[0];
-  chunk.key_stride = task.block_size % kLanes == 0 ? task.block_size : 0;
-  if (chunk.key_stride == 0) gather_keys<E>(task, first, count, state.keys);
+#if defined(OCTAVO_ISA_AVX512_BF16)
+// 32 integers, each times its scale, as bfloat16.
+OCTAVO_INLINE void widen_pairs(const Int8* from, Vec lower_scale, Vec upper_scale, BFloat16* to) {
+  const Vec lower = load_small<int8_t>(reinterpret_cast<const uint8_t*>(from), 0);
+  const Vec upper = load_small<int8_t>(reinterpret_cast<const uint8_t*>(from), 1);
+  const auto pairs = _mm512_cvtne2ps_pbh(upper * upper_scale, lower * lower_scale);
+  __builtin_memcpy(to, &pairs, sizeof pairs);
 }
 
-// scores [R][kKeyChunk] = q * keys * scale, for kTileVecs vectors of keys.
+// As gather_chunk, a run of positions at a time.
+OCTAVO_INLINE void widen_chunk(const AttentionTask& task, int64_t first, int64_t count,
+                               BFloat16* keys, BFloat16* values) {
+  const IntVec twice = lane_index() >> 1;  // each scale for a pair of lanes
+  for (int64_t j = 0; j < count; j += kRun) {
+    const Int8* block = block_address<Int8>(task, first + j);
+    const int64_t place = (first + j) % task.block_size;
+    const Int8* key = block + head_keys<Int8>(task);
+    const Int8* value = block + head_values<Int8>(task);
+    // The scales of positions that do not exist may be anything.
+    const int64_t left = count - j < kRun ? count - j : kRun;
+    const Vec of_keys = load_n(key_scales(task, key) + place, left);
+    const Vec of_values = load_n(value_scales(task, value) + place, left);
+    const Vec lower = __builtin_shuffle(of_keys, twice);
+    const Vec upper = __builtin_shuffle(of_keys, twice + 8);
+    for (int64_t pair = 0; 2 * pair < task.head_dim; ++pair) {
+      widen_pairs(key + (pair * task.block_size + place) * 2, lower, upper,
+                  keys + (pair * kKeyChunk + j) * 2);
+    }
+    for (int64_t pair = 0; 2 * pair < left; ++pair) {
+      const Vec scale =
+          __builtin_shuffle(of_values, (lane_index() & 1) + static_cast<int32_t>(2 * pair));
+      const Int8* from = value + (place / 2 + pair) * task.head_dim * 2;
+      BFloat16* to = values + (j / 2 + pair) * task.head_dim * 2;
+      for (int64_t d = 0; d < task.head_dim; d += kLanes) {
+        widen_pairs(from + d * 2, scale, scale, to + d * 2);
+      }
+    }
+  }
+}
+#endif
+
+// The chunk at position `first`, of which `count` keys exist, as S. Runs beyond them point at the
+// first one, for their scores are never used.
+template <class E, class S>
+void locate_chunk(const AttentionTask& task, int64_t first, int64_t count, const QueryRows& state,
+                  Chunk<S>& chunk) {
+  constexpr bool kWidened = kDType<E> == DType::kInt8;
+  const bool whole_runs = task.block_size % kRun == 0;
+  const int64_t runs = (count + kRun - 1) / kRun;
+  if constexpr (!kWidened) {
+    if (whole_runs) {
+      chunk.key_stride = task.block_size;
+      const int64_t key_offset = head_keys<E>(task), value_offset = head_values<E>(task);
+      for (int64_t run = 0; run < runs; ++run) {
+        const E* block = block_address<E>(task, first + run * kRun);
+        const int64_t place = (first + run * kRun) % task.block_size;
+        chunk.keys[run] = block + key_offset + key_place<E>(0, place, task.block_size);
+        chunk.values[run] = block + value_offset + value_place<E>(0, place, task.head_dim);
+      }
+    }
+  }
+  if (kWidened || !whole_runs) {
+    chunk.key_stride = kKeyChunk;
+    S* keys = reinterpret_cast<S*>(state.keys);
+    S* values = reinterpret_cast<S*>(state.values);
+#if defined(OCTAVO_ISA_AVX512_BF16)
+    if constexpr (kWidened) {
+      if (whole_runs && task.head_dim % kLanes == 0) {
+        widen_chunk(task, first, count, keys, values);
+      } else {
+        gather_chunk<E, S>(task, first, count, keys, values);
+      }
+    } else
+#endif
+      gather_chunk<E, S>(task, first, count, keys, values);
+    for (int64_t run = 0; run < runs; ++run) {
+      chunk.keys[run] = keys + key_place<S>(0, run * kRun, kKeyChunk);
+      chunk.values[run] = values + value_place<S>(0, run * kRun, task.head_dim);
+    }
+  }
+  for (int64_t run = runs; run < kChunkRuns; ++run) chunk.keys[run] = chunk.keys[0];
+}
+
+// sums [R][kTileVecs] += q at element `d` * the keys' (kUpper: of the upper element of a pair).
+template <class E, bool kUpper, int R>
+OCTAVO_INLINE void score_step(const E* const (&keys)[kTileVecs], int64_t at,
+                              const float* __restrict q, int64_t q_stride,
+                              Vec (&sums)[R][kTileVecs]) {
+  Vec key[kTileVecs];
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVecs; ++v) key[v] = load_weights<E, kUpper>(keys[v] + at);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const Vec value = broadcast(q[r * q_stride]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVecs; ++v) sums[r][v] = fma(value, key[v], sums[r][v]);
+  }
+}
+
+#if defined(OCTAVO_ISA_AVX512_BF16)
+OCTAVO_INLINE __m512bh load_pairs(const void* p) {
+  __m512bh pairs;
+  __builtin_memcpy(&pairs, p, sizeof pairs);
+  return pairs;
+}
+OCTAVO_INLINE __m512bh broadcast_pair(const float* p) {
+  return bits_as<__m512bh>(IntVec{} + bits_as<int32_t>(*p));
+}
+
+template <int R>
+OCTAVO_INLINE void score_pairs(const BFloat16* const (&keys)[kTileVecs], int64_t key_stride,
+                               const float* __restrict q, int64_t q_stride, int64_t pairs,
+                               Vec (&sums)[R][kTileVecs]) {
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    __m512bh key[kTileVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVecs; ++v) key[v] = load_pairs(keys[v] + pair * 2 * key_stride);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const __m512bh value = broadcast_pair(q + r * q_stride + pair);
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVecs; ++v) {
+        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], key[v], value);
+      }
+    }
+  }
+}
+#endif
+
+// scores [R][kKeyChunk] = q * keys * scale, for kTileVecs vectors of keys from vector `vec`.
 template <class E, int R>
-OCTAVO_INLINE void score_tile(const E* const* keys, int64_t key_stride, const float* __restrict q,
+OCTAVO_INLINE void score_tile(const Chunk<E>& chunk, int vec, const float* __restrict q,
                               int64_t q_stride, int64_t head_dim, float scale,
                               float* __restrict scores) {
   Vec sums[R][kTileVecs] = {};
-  const E* key0 = keys[0];
-  const E* key1 = keys[1];
-  const E* key2 = keys[2];
-  const E* key3 = keys[3];
-  for (int64_t d = 0; d < head_dim; ++d) {
-    const int64_t at = d * key_stride;
-    const Vec key[kTileVecs] = {load(key0 + at), load(key1 + at), load(key2 + at), load(key3 + at)};
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec value = broadcast(q[r * q_stride + d]);
+  const E* keys[kTileVecs];
 #pragma GCC unroll 4
-      for (int v = 0; v < kTileVecs; ++v) sums[r][v] = fma(value, key[v], sums[r][v]);
+  for (int v = 0; v < kTileVecs; ++v) {
+    const int64_t key = (vec + v) * kLanes;
+    keys[v] = chunk.keys[key / kRun] + key % kRun * (kPaired<E> ? 2 : 1);
+  }
+  if constexpr (kDots<E>) {
+#if defined(OCTAVO_ISA_AVX512_BF16)
+    score_pairs<R>(keys, chunk.key_stride, q, q_stride, (head_dim + 1) / 2, sums);
+#endif
+  } else if constexpr (kPaired<E>) {
+    for (int64_t d = 0; d < head_dim; d += 2) {
+      score_step<E, false, R>(keys, d * chunk.key_stride, q + d, q_stride, sums);
+      if (d + 1 == head_dim) break;
+      score_step<E, true, R>(keys, d * chunk.key_stride, q + d + 1, q_stride, sums);
+    }
+  } else {
+    for (int64_t d = 0; d < head_dim; ++d) {
+      score_step<E, false, R>(keys, d * chunk.key_stride, q + d, q_stride, sums);
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kTileVecs; ++v) {
-      store(scores + r * kKeyChunk + v * kLanes, sums[r][v] * broadcast(scale));
+      store(scores + r * kKeyChunk + (vec + v) * kLanes, sums[r][v] * broadcast(scale));
     }
   }
 }
 
-template <class E, int R>
-OCTAVO_INLINE void score_rows(const AttentionTask& task, const Chunk<E>& chunk,
-                              const QueryRows& state, int64_t row, int64_t vecs) {
-  const float* q = state.q + row * state.padded;
-  for (int64_t v = 0; v < vecs; v += kTileVecs) {
-    float* scores = state.scores + row * kKeyChunk + v * kLanes;
-    if (chunk.key_stride != 0) {
-      score_tile<E, R>(chunk.keys + v, chunk.key_stride, q, state.padded, task.head_dim, task.scale,
-                       scores);
-    } else {
-      const float* keys[kTileVecs];
-      for (int i = 0; i < kTileVecs; ++i) keys[i] = state.keys + (v + i) * kLanes;
-      score_tile<float, R>(keys, kKeyChunk, q, state.padded, task.head_dim, task.scale, scores);
-    }
-  }
+// All ones in the lanes of vector `vec` of a chunk that are in the range.
+OCTAVO_INLINE IntVec in_range(KeyRange range, int64_t vec) {
+  const IntVec key = lane_index() + static_cast<int32_t>(vec * kLanes);
+  return (key >= static_cast<int32_t>(range.begin)) & (key < static_cast<int32_t>(range.end));
 }
 
-// Scores of keys in the range become exponentials, all others 0. Returns the factor by which what
-// was summed before shrinks.
-OCTAVO_INLINE float soften_row(const QueryRows& state, int64_t row, KeyRange range, int64_t vecs) {
-  float* scores = state.scores + row * kKeyChunk;
+// The greatest score of a row's own keys; those of other keys become -infinity.
+OCTAVO_INLINE float mask_row(float* scores, KeyRange range, int64_t vecs) {
   const Vec lowest = broadcast(-__builtin_inff());
-  const IntVec lanes = lane_index();
-  Vec masked[kChunkVecs];
   Vec largest = lowest;
-  for (int v = 0; v < vecs; ++v) {
-    const IntVec key = lanes + v * kLanes;
-    const IntVec inside =
-        (key >= static_cast<int32_t>(range.begin)) & (key < static_cast<int32_t>(range.end));
-    masked[v] = select(inside, load(scores + v * kLanes), lowest);
-    largest = max(masked[v], largest);
+  const bool whole = range.begin == 0 && range.end >= vecs * kLanes;
+  for (int64_t v = 0; v < vecs; ++v) {
+    Vec score = load(scores + v * kLanes);
+    if (!whole) {
+      score = select(in_range(range, v), score, lowest);
+      store(scores + v * kLanes, score);
+    }
+    largest = max(score, largest);
   }
-  const float chunk_maximum = max_lanes(largest);
-  const float before = state.maxima[row];
-  const float maximum = before > chunk_maximum ? before : chunk_maximum;
-  Vec total{};
-  for (int v = 0; v < vecs; ++v) {
-    const IntVec key = lanes + v * kLanes;
-    const IntVec inside =
-        (key >= static_cast<int32_t>(range.begin)) & (key < static_cast<int32_t>(range.end));
-    const Vec e = select(inside, exp(masked[v] - broadcast(maximum)), Vec{});
-    store(scores + v * kLanes, e);
-    total = total + e;
-  }
-  const float shrink = exp(broadcast(before - maximum))[0];
-  state.maxima[row] = maximum;
-  state.totals[row] = state.totals[row] * shrink + sum_lanes(total);
-  return shrink;
+  return max_lanes(largest);
 }
 
-// sums [R][V vectors] = sums * shrink + weights * values, over keys [begin, end) of the chunk.
-// `partial` elements, or 0 for all, of the last vector exist.
+// The scores [vecs] of a row become its weights, exponentials relative to its maximum. Returns
+// their sum.
+template <class E>
+OCTAVO_INLINE float weigh_row(float* scores, float maximum, int64_t vecs) {
+  Vec total{};
+  for (int64_t v = 0; v < vecs; ++v) {
+    const Vec weight = exp_nonpositive(load(scores + v * kLanes) - broadcast(maximum));
+    total = total + weight;
+    if constexpr (kDots<E>) {
+#if defined(OCTAVO_ISA_AVX512_BF16)
+      const auto half = _mm512_cvtneps_pbh(weight);
+      __builtin_memcpy(scores + v * kLanes / 2, &half, sizeof half);
+#endif
+    } else {
+      store(scores + v * kLanes, weight);
+    }
+  }
+  return sum_lanes(total);
+}
+
+// Scores of R rows become weights; shrink[r] is the factor by which what was summed before
+// shrinks. A row without keys in the chunk gets weights 0.
+template <class E, int R>
+OCTAVO_INLINE void soften_rows(const QueryRows& state, int64_t row, const KeyRange (&ranges)[R],
+                               int64_t vecs, float* shrink) {
+  static_assert(R <= kLanes);
+  Vec change{};
+  float maxima[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const float found = mask_row(state.weights + (row + r) * kKeyChunk, ranges[r], vecs);
+    const float before = state.maxima[row + r];
+    maxima[r] = before > found ? before : found;
+    change[r] = before - maxima[r];
+  }
+  change = exp_nonpositive(change);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    float* weights = state.weights + (row + r) * kKeyChunk;
+    if (ranges[r].begin >= ranges[r].end) {
+      shrink[r] = 1.0f;
+      __builtin_memset(weights, 0, static_cast<size_t>(kKeyChunk) * sizeof(float));
+      continue;
+    }
+    shrink[r] = change[r];
+    state.maxima[row + r] = maxima[r];
+    const float total = weigh_row<E>(weights, maxima[r], vecs);
+    state.totals[row + r] = state.totals[row + r] * shrink[r] + total;
+  }
+}
+
+template <int R, int V>
+OCTAVO_INLINE void weight_step(const Vec (&value)[V], const float* __restrict weights,
+                               Vec (&sums)[R][V]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const Vec weight = broadcast(weights[r * kKeyChunk]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sums[r][v] = fma(weight, value[v], sums[r][v]);
+  }
+}
+
+// Elements [V vectors] of the value, or pair of values, at `p`; of a part of a vector where
+// `partial` is not 0.
+template <class E, int V, bool kUpper>
+OCTAVO_INLINE void load_value(const E* p, int64_t partial, Vec (&value)[V]) {
+  constexpr int kElements = kPaired<E> ? 2 : 1;
+  if (V == 1 && partial != 0) {
+    E lanes[kLanes * kElements] = {};
+    __builtin_memcpy(lanes, p, static_cast<size_t>(partial * kElements) * sizeof(E));
+    value[0] = load_weights<E, kUpper>(lanes);
+    return;
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) value[v] = load_weights<E, kUpper>(p + v * kLanes * kElements);
+}
+
+#if defined(OCTAVO_ISA_AVX512_BF16)
+// sums += weights * values over pairs of positions. The last position of a pair may not exist.
+template <int R, int V>
+OCTAVO_INLINE void value_pairs(const Chunk<BFloat16>& chunk, KeyRange range, int64_t element,
+                               int64_t partial, int64_t head_dim, const float* __restrict weights,
+                               Vec (&sums)[R][V]) {
+  for (int64_t pair = range.begin / 2; 2 * pair < range.end; ++pair) {
+    const BFloat16* p =
+        chunk.values[pair / (kRun / 2)] + (pair % (kRun / 2) * head_dim + element) * 2;
+    const IntVec kept = IntVec{} + (2 * pair + 1 < range.end ? -1 : 0xffff);
+    __m512bh value[V];
+    if (V == 1 && partial != 0) {
+      int32_t lanes[kLanes] = {};
+      __builtin_memcpy(lanes, p, static_cast<size_t>(partial) * sizeof(int32_t));
+      value[0] = load_pairs(lanes);
+    } else {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) value[v] = load_pairs(p + v * kLanes * 2);
+    }
+    if (2 * pair + 1 == range.end) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) value[v] = bits_as<__m512bh>(bits_as<IntVec>(value[v]) & kept);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const __m512bh weight = broadcast_pair(weights + r * kKeyChunk + pair);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], value[v], weight);
+    }
+  }
+}
+#endif
+
+// sums [R][V vectors] = sums * shrink + weights * values, over keys in the range. `partial`
+// elements, or 0 for all, of the last vector exist.
 template <class E, int R, int V>
 OCTAVO_INLINE void value_tile(const Chunk<E>& chunk, KeyRange range, int64_t element,
-                              int64_t partial, const float* __restrict weights, const float* shrink,
-                              float* __restrict row_sums, int64_t stride) {
+                              int64_t partial, int64_t head_dim, const float* __restrict weights,
+                              const float* shrink, float* __restrict row_sums, int64_t stride) {
   Vec sums[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -185,20 +455,21 @@ OCTAVO_INLINE void value_tile(const Chunk<E>& chunk, KeyRange range, int64_t ele
       sums[r][v] = load(row_sums + r * stride + element + v * kLanes) * broadcast(shrink[r]);
     }
   }
-  for (int64_t j = range.begin; j < range.end; ++j) {
-    const E* value = chunk.values[j] + element;
-    Vec loaded[V];
-    if (V == 1 && partial != 0) {
-      loaded[0] = load_partial(value, partial);
-    } else {
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) loaded[v] = load(value + v * kLanes);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec weight = broadcast(weights[r * kKeyChunk + j]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sums[r][v] = fma(weight, loaded[v], sums[r][v]);
+  if constexpr (kDots<E>) {
+#if defined(OCTAVO_ISA_AVX512_BF16)
+    value_pairs<R, V>(chunk, range, element, partial, head_dim, weights, sums);
+#endif
+  } else {
+    for (int64_t j = range.begin; j < range.end; ++j) {
+      const E* run = chunk.values[j / kRun];
+      const E* p = run + value_place<E>(element, j % kRun, head_dim) - (kPaired<E> ? j % 2 : 0);
+      Vec value[V];
+      if (kPaired<E> && j % 2 != 0) {
+        load_value<E, V, true>(p, partial, value);
+      } else {
+        load_value<E, V, false>(p, partial, value);
+      }
+      weight_step<R, V>(value, weights + j, sums);
     }
   }
 #pragma GCC unroll 8
@@ -214,16 +485,17 @@ template <class E, int R>
 OCTAVO_INLINE void sum_values(const AttentionTask& task, const Chunk<E>& chunk,
                               const QueryRows& state, int64_t row, KeyRange range,
                               const float* shrink) {
-  const float* weights = state.scores + row * kKeyChunk;
+  const float* weights = state.weights + row * kKeyChunk;
   float* sums = state.sums + row * state.padded;
   int64_t element = 0;
   for (; element + kTileVecs * kLanes <= task.head_dim; element += kTileVecs * kLanes) {
-    value_tile<E, R, kTileVecs>(chunk, range, element, 0, weights, shrink, sums, state.padded);
+    value_tile<E, R, kTileVecs>(chunk, range, element, 0, task.head_dim, weights, shrink, sums,
+                                state.padded);
   }
   for (; element < task.head_dim; element += kLanes) {
     const int64_t left = task.head_dim - element;
-    value_tile<E, R, 1>(chunk, range, element, left < kLanes ? left : 0, weights, shrink, sums,
-                        state.padded);
+    value_tile<E, R, 1>(chunk, range, element, left < kLanes ? left : 0, task.head_dim, weights,
+                        shrink, sums, state.padded);
   }
 }
 
@@ -234,30 +506,27 @@ OCTAVO_INLINE KeyRange key_range(const AttentionTask& task, int64_t row, int64_t
   return {begin < 0 ? 0 : begin, end > kKeyChunk ? kKeyChunk : end};
 }
 
-// R rows meet one chunk. Where they see the same keys, they share the loads of values.
+// R rows meet one chunk, and all keys that one of them sees.
 template <class E, int R>
 void visit_chunk(const AttentionTask& task, const Chunk<E>& chunk, const QueryRows& state,
                  int64_t row, int64_t first) {
   KeyRange ranges[R];
-  bool same = true;
-  bool any = false;
-  int64_t last_key = 0;
+  KeyRange all{kKeyChunk, 0};
   for (int r = 0; r < R; ++r) {
     ranges[r] = key_range(task, row + r, first);
-    same = same && ranges[r].begin == ranges[0].begin && ranges[r].end == ranges[0].end;
-    any = any || ranges[r].begin < ranges[r].end;
-    last_key = ranges[r].end > last_key ? ranges[r].end : last_key;
-  }
-  if (!any) return;
-  const int64_t vecs = (last_key + kLanes - 1) / kLanes;
-  score_rows<E, R>(task, chunk, state, row, vecs);
-  float shrink[R];
-  for (int r = 0; r < R; ++r) {
     if (ranges[r].begin >= ranges[r].end) continue;
-    shrink[r] = soften_row(state, row + r, ranges[r], vecs);
-    if (!same) sum_values<E, 1>(task, chunk, state, row + r, ranges[r], shrink + r);
+    if (ranges[r].begin < all.begin) all.begin = ranges[r].begin;
+    if (ranges[r].end > all.end) all.end = ranges[r].end;
   }
-  if (same) sum_values<E, R>(task, chunk, state, row, ranges[0], shrink);
+  if (all.begin >= all.end) return;
+  const int64_t vecs = (all.end + kLanes - 1) / kLanes;
+  for (int64_t v = 0; v < vecs; v += kTileVecs) {
+    score_tile<E, R>(chunk, static_cast<int>(v), state.q + row * state.padded, state.padded,
+                     task.head_dim, task.scale, state.weights + row * kKeyChunk);
+  }
+  float shrink[R];
+  soften_rows<E, R>(state, row, ranges, vecs, shrink);
+  sum_values<E, R>(task, chunk, state, row, all, shrink);
 }
 
 template <class E>
@@ -278,13 +547,20 @@ OCTAVO_INLINE void visit_chunk_rows(const AttentionTask& task, const Chunk<E>& c
   }
 }
 
+template <class E>
 OCTAVO_INLINE void begin_rows(const AttentionTask& task, const QueryRows& state) {
   const int64_t rows = task.tokens * task.group;
   for (int64_t row = 0; row < rows; ++row) {
     const float* q =
         task.q + row / task.group * task.q_token_stride + row % task.group * task.q_head_stride;
-    __builtin_memcpy(state.q + row * state.padded, q,
-                     static_cast<size_t>(task.head_dim) * sizeof(float));
+    float* target = state.q + row * state.padded;
+    if constexpr (kDots<E>) {
+#if defined(OCTAVO_ISA_AVX512_BF16)
+      round_row(q, task.head_dim, target);
+#endif
+    } else {
+      __builtin_memcpy(target, q, static_cast<size_t>(task.head_dim) * sizeof(float));
+    }
     state.maxima[row] = -__builtin_inff();
     state.totals[row] = 0.0f;
   }
@@ -305,19 +581,21 @@ OCTAVO_INLINE void finish_rows(const AttentionTask& task, const QueryRows& state
 
 template <class E>
 void attention(const AttentionTask& task) {
+  using S = typename ReadAs<E>::Type;
   const QueryRows state = query_rows(task);
-  begin_rows(task, state);
+  begin_rows<S>(task, state);
   const int64_t rows = task.tokens * task.group;
   const int64_t tiles = (rows + kQueryRows - 1) / kQueryRows;
   const int64_t keys = task.first_position + task.tokens;
   const int64_t start = task.window > 0 ? task.first_position - task.window + 1 : 0;
-  Chunk<E> chunk;
+  Chunk<S> chunk;
   for (int64_t first = start > 0 ? start / kKeyChunk * kKeyChunk : 0; first < keys;
        first += kKeyChunk) {
-    locate_chunk<E>(task, first, keys - first < kKeyChunk ? keys - first : kKeyChunk, state, chunk);
+    const int64_t count = keys - first < kKeyChunk ? keys - first : kKeyChunk;
+    locate_chunk<E, S>(task, first, count, state, chunk);
     for (int64_t tile = 0; tile < tiles; ++tile) {  // of nearly equal heights
       const int64_t row = rows * tile / tiles, row_end = rows * (tile + 1) / tiles;
-      visit_chunk_rows<E>(task, chunk, state, row, row_end - row, first);
+      visit_chunk_rows<S>(task, chunk, state, row, row_end - row, first);
     }
   }
   finish_rows(task, state);

@@ -1,5 +1,4 @@
-// The words of the CPU back end that touch the KV cache. A block is its keys, [kv_heads, head_dim,
-// block_size], and then its values, [kv_heads, block_size, head_dim].
+// The words of the CPU back end that touch the KV cache, whose layout is in kernel_table.h.
 #include <algorithm>
 #include <cstring>
 
@@ -12,7 +11,8 @@ namespace {
 constexpr int64_t kTileRows = 24;  // query rows of a task, heads of the group together
 
 int64_t block_elements(const KvShape& shape) {
-  return int64_t{2} * shape.kv_heads * shape.head_dim * shape.block_size;
+  return shape.kv_heads * (kv_key_elements(shape.dtype, shape.head_dim, shape.block_size) +
+                           kv_value_elements(shape.dtype, shape.head_dim, shape.block_size));
 }
 
 std::byte* block_address(const KvLayer& kv, int64_t block) {

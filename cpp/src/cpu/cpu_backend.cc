@@ -48,8 +48,8 @@ void CpuBackend::copy_to_host(void* target, const Tensor& source) {
 }
 
 std::unique_ptr<PackedWeight> CpuBackend::pack(std::span<const WeightSegment> segments,
-                                               DType dtype) {
-  return pack_weight(segments, dtype, kernels_, pool_);
+                                               const WeightTarget& target) {
+  return pack_weight(segments, target, kernels_, pool_);
 }
 
 void CpuBackend::reserve_scratch(int64_t floats) {
@@ -65,14 +65,18 @@ void CpuBackend::embed(const EmbedArgs& args) {
   check_args(args);
   check_activations("embed", args.out);
   const CpuWeight& table = cpu_weight(args.table);
-  const auto read_row = kernels_.read_row[static_cast<int>(table.dtype())];
   const int32_t* ids = args.ids.as<int32_t>();
   const int64_t tokens = args.out.dim(0), hidden = args.out.dim(1);
-  for_each_row(tokens, tokens * hidden * 4, [&](int64_t token) {
+  if (args.accumulate) reserve_scratch(hidden);
+  for_each_row(tokens, tokens * hidden * 4, [&](int64_t token, int32_t thread) {
     const int64_t row = int64_t{ids[token]} + args.offset;
     OCTAVO_CHECK(row >= 0 && row < table.out_features(), "embed: row ", row,
                  "; expected 0 or more and less than ", table.out_features());
-    read_row(table.panels(), row, hidden, args.accumulate, args.out.row<float>(token));
+    float* out = args.out.row<float>(token);
+    if (!args.accumulate) return table.read_row(kernels_, row, out);
+    float* line = scratch(thread);
+    table.read_row(kernels_, row, line);
+    for (int64_t i = 0; i < hidden; ++i) out[i] += line[i];
   });
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "backend/backend.h"
@@ -25,7 +26,8 @@ class CpuBackend final : public Backend {
   Buffer allocate(size_t bytes) override { return allocate_host_memory(bytes); }
   void copy_to_device(const Tensor& target, const void* source) override;
   void copy_to_host(void* target, const Tensor& source) override;
-  std::unique_ptr<PackedWeight> pack(std::span<const WeightSegment> segments, DType dtype) override;
+  std::unique_ptr<PackedWeight> pack(std::span<const WeightSegment> segments,
+                                     const WeightTarget& target) override;
   size_t kv_block_bytes(const KvShape& shape) const override;
 
   void begin_step(const StepMeta& meta) override;
@@ -51,11 +53,18 @@ class CpuBackend final : public Backend {
     int32_t first_position;  // of the first token in its sequence
   };
 
-  // Calls fn(row) for every row; in parallel where `work`, in elements, is worth it.
+  // Calls fn(row) or fn(row, thread) for every row; in parallel where `work`, in elements, is worth
+  // it.
   template <typename Fn>
   void for_each_row(int64_t rows, int64_t work, const Fn& fn);
+  // Rows of x as weights of `form` take them: x itself, or copies that live until the next call.
+  struct PreparedRows {
+    const void* data;
+    int64_t stride;  // bytes
+  };
+  PreparedRows prepare_rows(const Tensor& x, WeightForm form);
   // Splits `task`, which is complete but for its ranges and scratch, over the pool.
-  void run_linear(const LinearTask& task, DType dtype, int64_t rows, int64_t panels);
+  void run_linear(const LinearTask& task, WeightForm form, int64_t rows, int64_t panels);
   // Fits the tiles of the step to the number of query heads of a KV head.
   void plan_attention(int32_t group);
   // Floats of each thread's own scratch memory; grows, so that it settles in the first steps.
@@ -70,6 +79,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   Buffer scratch_;
   int64_t scratch_stride_ = 0;  // floats
+  Buffer prepared_;             // see prepare_rows
 
   StepMeta meta_;
   std::vector<QueryTile> tiles_;  // longest context first
@@ -80,9 +90,15 @@ template <typename Fn>
 void CpuBackend::for_each_row(int64_t rows, int64_t work, const Fn& fn) {
   if (rows <= 0) return;
   const int64_t tasks = work < kSerialWork ? 1 : std::min(rows, work / kTaskWork);
-  pool_.parallel_for(tasks, [&](int64_t task) {
+  pool_.parallel_for(tasks, [&](int64_t task, int32_t thread) {
     const int64_t end = rows * (task + 1) / tasks;
-    for (int64_t row = rows * task / tasks; row < end; ++row) fn(row);
+    for (int64_t row = rows * task / tasks; row < end; ++row) {
+      if constexpr (std::is_invocable_v<const Fn&, int64_t, int32_t>) {
+        fn(row, thread);
+      } else {
+        fn(row);
+      }
+    }
   });
 }
 

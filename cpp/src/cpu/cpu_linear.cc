@@ -29,34 +29,50 @@ LinearSplit split_linear(int64_t rows, int64_t panels, int64_t threads, double p
   return split;
 }
 
-const float* optional_data(const Tensor& tensor) { return tensor ? tensor.as<float>() : nullptr; }
-
-LinearTask linear_task(const Tensor& x, const CpuWeight& weight, const Tensor& bias,
-                       const Tensor& residual, const Tensor& out) {
+// The task of a whole part, whose rows of outputs begin at the part's first one.
+LinearTask part_task(const CpuWeight& weight, const CpuWeight::Part& part, const Tensor& bias,
+                     const Tensor& residual, const Tensor& out) {
   LinearTask task{};
-  task.x = x.as<float>();
-  task.x_stride = x.stride(0);
-  task.weight = weight.panels();
+  task.weight = part.panels;
+  task.panel_bytes = part.panel_bytes;
   task.in = weight.in_features();
-  task.out = weight.out_features();
-  task.bias = optional_data(bias);
-  task.residual = optional_data(residual);
+  task.out = part.rows;
+  task.bias = bias ? bias.as<float>() + part.first_row : nullptr;
+  task.residual = residual ? residual.as<float>() + part.first_row : nullptr;
   task.residual_stride = residual ? residual.stride(0) : 0;
-  task.y = out.as<float>();
+  task.y = out.as<float>() + part.first_row;
   task.y_stride = out.stride(0);
   return task;
 }
 
 }  // namespace
 
-void CpuBackend::run_linear(const LinearTask& whole, DType dtype, int64_t rows, int64_t panels) {
+CpuBackend::PreparedRows CpuBackend::prepare_rows(const Tensor& x, WeightForm form) {
+  const PreparedRow& prepared = kernels_.prepared_row[static_cast<int>(form)];
+  if (prepared.prepare == nullptr) {
+    return {x.data(), x.stride(0) * static_cast<int64_t>(sizeof(float))};
+  }
+  // A line more, so that rows do not share a set of the cache.
+  constexpr int64_t kLine = 64;
+  const int64_t rows = x.dim(0), in = x.dim(1);
+  const int64_t stride = (prepared.bytes(in) + kLine - 1) / kLine * kLine + kLine;
+  const auto bytes = static_cast<size_t>(rows * stride);
+  if (prepared_.bytes() < bytes) prepared_ = allocate_host_memory(bytes);
+  auto* data = static_cast<std::byte*>(prepared_.data());
+  for_each_row(rows, x.size() / 2,
+               [&](int64_t row) { prepared.prepare(x.row<float>(row), in, data + row * stride); });
+  return {data, stride};
+}
+
+void CpuBackend::run_linear(const LinearTask& whole, WeightForm form, int64_t rows,
+                            int64_t panels) {
   if (rows == 0 || panels == 0) return;
   const bool gated = whole.up_panel != 0;
   const double products = static_cast<double>(rows) * static_cast<double>(whole.in) *
                           static_cast<double>(panels * kPanelWidth) * (gated ? 2 : 1);
   const LinearSplit split = split_linear(rows, panels, pool_.num_threads(), products);
   reserve_scratch(linear_scratch_floats(split.rows, split.panels, gated));
-  const auto kernel = kernels_.linear[static_cast<int>(dtype)];
+  const auto kernel = kernels_.linear[static_cast<int>(form)];
   const auto run_task = [&](int64_t index, int32_t thread) {
     const int64_t row_task = index % split.row_tasks, panel_task = index / split.row_tasks;
     LinearTask task = whole;
@@ -83,26 +99,37 @@ void CpuBackend::linear(const LinearArgs& args) {
   OCTAVO_CHECK(args.x.dtype() == DType::kFloat32, "linear: x is ", dtype_name(args.x.dtype()),
                "; expected float32");
   const auto& weight = static_cast<const CpuWeight&>(*args.weight);
-  LinearTask task = linear_task(args.x, weight, args.bias, args.residual, args.out);
-  task.activation = args.activation;
-  run_linear(task, weight.dtype(), args.x.dim(0), weight.num_panels());
+  for (const CpuWeight::Part& part : weight.parts()) {
+    LinearTask task = part_task(weight, part, args.bias, args.residual, args.out);
+    const PreparedRows x = prepare_rows(args.x, part.form);
+    task.x = x.data;
+    task.x_stride = x.stride;
+    task.activation = args.activation;
+    run_linear(task, part.form, args.x.dim(0), part.num_panels());
+  }
 }
 
 // Gate and up panels are multiplied side by side and meet before they are stored, where their
 // features fill whole panels.
 void CpuBackend::gated_mlp(const GatedMlpArgs& args) {
   const int64_t intermediate = args.scratch.rank() == 2 ? args.scratch.dim(1) / 2 : 0;
-  if (intermediate == 0 || intermediate % kPanelWidth != 0) return Backend::gated_mlp(args);
+  const auto& gate_up = static_cast<const CpuWeight&>(*args.gate_up);
+  if (intermediate == 0 || intermediate % kPanelWidth != 0 || gate_up.parts().size() != 1) {
+    return Backend::gated_mlp(args);
+  }
   check_args(args);
   OCTAVO_CHECK(args.x.dtype() == DType::kFloat32, "gated_mlp: x is ", dtype_name(args.x.dtype()),
                "; expected float32");
-  const auto& gate_up = static_cast<const CpuWeight&>(*args.gate_up);
+  const CpuWeight::Part& part = gate_up.parts().front();
   const Tensor gated = args.scratch.columns(0, intermediate);  // [tokens, intermediate]
-  LinearTask task = linear_task(args.x, gate_up, args.gate_up_bias, Tensor(), gated);
+  LinearTask task = part_task(gate_up, part, args.gate_up_bias, Tensor(), gated);
+  const PreparedRows x = prepare_rows(args.x, part.form);
+  task.x = x.data;
+  task.x_stride = x.stride;
   task.activation = args.activation;
   task.out = intermediate;
   task.up_panel = intermediate / kPanelWidth;
-  run_linear(task, gate_up.dtype(), args.x.dim(0), task.up_panel);
+  run_linear(task, part.form, args.x.dim(0), task.up_panel);
   linear({.x = gated,
           .weight = args.down,
           .bias = args.down_bias,

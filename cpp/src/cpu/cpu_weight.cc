@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "cpu/integer_panel.h"
 #include "quant/decode.h"
 
 namespace octavo {
@@ -36,107 +37,161 @@ void check_segments(std::span<const WeightSegment> segments) {
   }
 }
 
-// The bytes of all panels; throws OutOfMemory where they cannot be counted.
-size_t panel_bytes(int64_t out, int64_t in, DType dtype) {
-  const int64_t panels = out / kPanelWidth + (out % kPanelWidth != 0 ? 1 : 0);
-  int64_t bytes = 0;
-  if (__builtin_mul_overflow(panels * kPanelWidth, in, &bytes) ||
-      __builtin_mul_overflow(bytes, static_cast<int64_t>(dtype_size(dtype)), &bytes)) {
-    throw OutOfMemory(str_cat("pack: a weight of [", out, ", ", in,
-                              "] has more bytes than can be counted; expected a smaller one"));
+WeightForm floating_form(DType dtype) { return static_cast<WeightForm>(dtype); }
+
+WeightForm form_of(const WeightSegment& segment, const WeightTarget& target) {
+  if (target.integers != IntegerWeights::kNone && !segment.transposed) {
+    if (const auto form = integer_form_of(segment.matrix.scheme)) return *form;
   }
-  return static_cast<size_t>(bytes);
+  if (target.integers == IntegerWeights::kInt8 && segment.in_features() % kQuantBlock == 0) {
+    return WeightForm::kInt8Channel;
+  }
+  return floating_form(target.dtype);
+}
+
+// Runs of segments of one form. A panel has one form, so where runs do not fill panels, all become
+// floating.
+std::vector<CpuWeight::Part> plan_parts(std::span<const WeightSegment> segments,
+                                        const WeightTarget& target) {
+  std::vector<CpuWeight::Part> parts;
+  int64_t row = 0;
+  for (const WeightSegment& segment : segments) {
+    const WeightForm form = form_of(segment, target);
+    if (parts.empty() || parts.back().form != form) {
+      if (row % kPanelWidth != 0) return plan_parts(segments, target.dtype);
+      parts.push_back({.form = form, .first_row = row});
+    }
+    parts.back().rows += segment.out_features();
+    row += segment.out_features();
+  }
+  return parts;
+}
+
+// Memory for all panels of the parts, whose addresses it sets. Throws OutOfMemory.
+Buffer allocate_panels(int64_t in, std::vector<CpuWeight::Part>& parts) {
+  int64_t bytes = 0;
+  for (CpuWeight::Part& part : parts) {
+    int64_t most = 0;  // bytes of a panel of the widest form
+    if (__builtin_mul_overflow(in, 4 * kPanelWidth, &most) ||
+        __builtin_mul_overflow(most, part.num_panels() + 1, &most) ||
+        __builtin_add_overflow(bytes, most, &most)) {
+      throw OutOfMemory(str_cat("pack: a weight of ", part.rows, " rows of ", in,
+                                " has more bytes than can be counted; expected a smaller one"));
+    }
+    part.panel_bytes = panel_bytes(part.form, in);
+    bytes += part.panel_bytes * part.num_panels();
+  }
+  Buffer memory = allocate_host_memory(static_cast<size_t>(bytes));
+  // A row of the batch streams through all of it: huge pages spare it a page walk every 4 KiB.
+  if (memory.bytes() >= 2 * kHugePageBytes) madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);
+  const auto* panels = static_cast<const std::byte*>(memory.data());
+  for (CpuWeight::Part& part : parts) {
+    part.panels = panels;
+    panels += part.panel_bytes * part.num_panels();
+  }
+  return memory;
 }
 
 // The work of packing one weight.
 class Packer {
  public:
-  Packer(std::span<const WeightSegment> segments, DType dtype, const KernelTable& kernels,
-         std::byte* panels)
-      : segments_(segments),
-        in_(segments[0].in_features()),
-        element_bytes_(static_cast<int64_t>(dtype_size(dtype))),
-        type_(static_cast<size_t>(dtype)),
-        kernels_(kernels),
-        panels_(panels) {
+  Packer(std::span<const WeightSegment> segments, const KernelTable& kernels, ThreadPool& pool)
+      : segments_(segments), in_(segments[0].in_features()), kernels_(kernels) {
     int64_t base = 0;
     for (const WeightSegment& segment : segments) {
       bases_.push_back(base);
       base += segment.out_features();
+      transposed_.push_back(segment.transposed ? decoded(segment, pool) : std::vector<float>());
     }
     bases_.push_back(base);
   }
 
-  // Decodes the rows of a panel that lie in plain segments, and turns them.
-  void pack_rows(int64_t panel) {
-    thread_local std::vector<float> decoded;  // [32, in]
-    decoded.resize(static_cast<size_t>(kPanelWidth * in_));
-    std::array<const float*, kPanelWidth> rows{};
-    for (int64_t lane = 0; lane < kPanelWidth; ++lane) {
-      const int64_t row = panel * kPanelWidth + lane;
-      if (row >= bases_.back()) break;
-      const size_t index = segment_of(row);
-      if (segments_[index].transposed) continue;
-      float* out = decoded.data() + lane * in_;
-      decode_row(segments_[index].matrix, source_row(index, row - bases_[index]), out);
-      rows[static_cast<size_t>(lane)] = out;
+  void pack_panel(const CpuWeight::Part& part, int64_t panel) const {
+    auto* out = const_cast<std::byte*>(part.panels) + panel * part.panel_bytes;
+    const int64_t first = part.first_row + panel * kPanelWidth;
+    if (is_integer(part.form) && part.form != WeightForm::kInt8Channel) {
+      pack_integers(part.form, first, out);
+    } else {
+      pack_floats(part.form, first, out);
     }
-    kernels_.pack_panel[type_](rows.data(), in_,
-                               panels_ + panel * kPanelWidth * in_ * element_bytes_);
-  }
-
-  // Row `feature` of the transposed segment `index` is that input feature of all its outputs.
-  void pack_transposed_row(size_t index, int64_t feature) {
-    const WeightSegment& segment = segments_[index];
-    const int64_t out = segment.out_features();
-    thread_local std::vector<float> decoded, ordered;  // [out]
-    decoded.resize(static_cast<size_t>(out));
-    decode_row(segment.matrix, feature, decoded.data());
-    const float* values = decoded.data();
-    if (!segment.row_order.empty()) {
-      ordered.resize(decoded.size());
-      for (int64_t i = 0; i < out; ++i) ordered[i] = decoded[source_row(index, i)];
-      values = ordered.data();
-    }
-    for (int64_t done = 0; done < out;) {
-      const int64_t row = bases_[index] + done, lane = row % kPanelWidth;
-      const int64_t count = std::min(kPanelWidth - lane, out - done);
-      const int64_t at = (row / kPanelWidth * in_ + feature) * kPanelWidth + lane;
-      kernels_.convert[type_](values + done, count, panels_ + at * element_bytes_);
-      done += count;
-    }
-  }
-
-  bool panel_has_plain_rows(int64_t panel) const {
-    const int64_t begin = panel * kPanelWidth;
-    const int64_t end = std::min(begin + kPanelWidth, bases_.back());
-    for (size_t i = 0; i < segments_.size(); ++i) {
-      const bool meets = bases_[i] < end && bases_[i + 1] > begin;
-      if (meets && !segments_[i].transposed) return true;
-    }
-    return false;
   }
 
  private:
+  // A transposed matrix as float32, [in, out].
+  static std::vector<float> decoded(const WeightSegment& segment, ThreadPool& pool) {
+    std::vector<float> values(static_cast<size_t>(segment.in_features() * segment.out_features()));
+    pool.parallel_for(segment.in_features(), [&](int64_t row) {
+      decode_row(segment.matrix, row, values.data() + row * segment.out_features());
+    });
+    return values;
+  }
+
+  void pack_integers(WeightForm form, int64_t first_row, std::byte* out) const {
+    std::array<EncodedRow, kPanelWidth> rows{};
+    for (int64_t lane = 0; lane < kPanelWidth && first_row + lane < bases_.back(); ++lane) {
+      const size_t index = segment_of(first_row + lane);
+      const QuantizedMatrix& matrix = segments_[index].matrix;
+      rows[static_cast<size_t>(lane)] = {
+          matrix.scheme, matrix.data + source_row(index, first_row + lane) * matrix.row_bytes()};
+    }
+    pack_integer_panel(form, rows, in_, out);
+  }
+
+  void pack_floats(WeightForm form, int64_t first_row, std::byte* out) const {
+    thread_local std::vector<float> decoded;  // [32, in]
+    decoded.resize(static_cast<size_t>(kPanelWidth * in_));
+    std::array<const float*, kPanelWidth> rows{};
+    for (int64_t lane = 0; lane < kPanelWidth && first_row + lane < bases_.back(); ++lane) {
+      const size_t index = segment_of(first_row + lane);
+      const int64_t source = source_row(index, first_row + lane);
+      float* row = decoded.data() + lane * in_;
+      rows[static_cast<size_t>(lane)] = row;
+      if (segments_[index].transposed) {
+        const int64_t out_features = segments_[index].out_features();
+        const float* column = transposed_[index].data() + source;
+        for (int64_t k = 0; k < in_; ++k) row[k] = column[k * out_features];
+      } else {
+        decode_row(segments_[index].matrix, source, row);
+      }
+    }
+    if (form == WeightForm::kInt8Channel) return pack_channel_panel(rows, in_, out);
+    kernels_.pack_panel[static_cast<size_t>(form)](rows.data(), in_, out);
+  }
+
   size_t segment_of(int64_t row) const {
     return static_cast<size_t>(std::upper_bound(bases_.begin(), bases_.end(), row) -
                                bases_.begin() - 1);
   }
+  // Row `row` of the weight as a row of segment `index`.
   int64_t source_row(size_t index, int64_t row) const {
     const auto& order = segments_[index].row_order;
-    return order.empty() ? row : order[static_cast<size_t>(row)];
+    const int64_t inside = row - bases_[index];
+    return order.empty() ? inside : order[static_cast<size_t>(inside)];
   }
 
   std::span<const WeightSegment> segments_;
-  std::vector<int64_t> bases_;  // [segments + 1]: the first row of each in the result
+  std::vector<int64_t> bases_;                  // [segments + 1]: the first row of each
+  std::vector<std::vector<float>> transposed_;  // [segments]: of those that are
   int64_t in_;
-  int64_t element_bytes_;
-  size_t type_;
   const KernelTable& kernels_;
-  std::byte* panels_;
 };
 
 }  // namespace
+
+CpuWeight::CpuWeight(int64_t out_features, int64_t in_features, DType dtype,
+                     std::vector<Part> parts, Buffer memory)
+    : PackedWeight(out_features, in_features, dtype, memory.bytes()),
+      parts_(std::move(parts)),
+      memory_(std::move(memory)) {}
+
+void CpuWeight::read_row(const KernelTable& kernels, int64_t row, float* out) const {
+  const auto next = std::ranges::upper_bound(parts_, row, {}, &Part::first_row);
+  const Part& part = *std::prev(next);
+  const int64_t inside = row - part.first_row, lane = inside % kPanelWidth;
+  const std::byte* panel = part.panels + inside / kPanelWidth * part.panel_bytes;
+  if (is_integer(part.form)) return read_integer_row(part.form, panel, lane, in_features(), out);
+  kernels.read_row[static_cast<size_t>(part.form)](panel, lane, in_features(), out);
+}
 
 Buffer allocate_host_memory(size_t bytes) {
   void* data = mmap(nullptr, std::max<size_t>(bytes, 1), PROT_READ | PROT_WRITE,
@@ -148,30 +203,21 @@ Buffer allocate_host_memory(size_t bytes) {
   return Buffer(data, bytes, release_host_memory);
 }
 
-std::unique_ptr<CpuWeight> pack_weight(std::span<const WeightSegment> segments, DType dtype,
-                                       const KernelTable& kernels, ThreadPool& pool) {
-  OCTAVO_CHECK(dtype != DType::kInt32, "pack: dtype is int32; expected a floating dtype");
+std::unique_ptr<CpuWeight> pack_weight(std::span<const WeightSegment> segments,
+                                       const WeightTarget& target, const KernelTable& kernels,
+                                       ThreadPool& pool) {
+  OCTAVO_CHECK(is_floating(target.dtype), "pack: dtype is ", dtype_name(target.dtype),
+               "; expected a floating dtype");
   check_segments(segments);
-  int64_t out = 0;
-  for (const WeightSegment& segment : segments) out += segment.out_features();
   const int64_t in = segments[0].in_features();
-
-  Buffer panels = allocate_host_memory(panel_bytes(out, in, dtype));
-  // A row of the batch streams through all of it: huge pages spare it a page walk every 4 KiB.
-  if (panels.bytes() >= 2 * kHugePageBytes) madvise(panels.data(), panels.bytes(), MADV_HUGEPAGE);
-  auto weight = std::make_unique<CpuWeight>(out, in, dtype, std::move(panels));
-
-  Packer packer(segments, dtype, kernels,
-                const_cast<std::byte*>(static_cast<const std::byte*>(weight->panels())));
-  // Plain rows first: a panel that both kinds share is then completed by the transposed ones.
-  pool.parallel_for(weight->num_panels(), [&](int64_t panel) {
-    if (packer.panel_has_plain_rows(panel)) packer.pack_rows(panel);
-  });
-  for (size_t index = 0; index < segments.size(); ++index) {
-    if (!segments[index].transposed) continue;
-    pool.parallel_for(in, [&](int64_t row) { packer.pack_transposed_row(index, row); });
+  std::vector<CpuWeight::Part> parts = plan_parts(segments, target);
+  Buffer memory = allocate_panels(in, parts);
+  const Packer packer(segments, kernels, pool);
+  for (const CpuWeight::Part& part : parts) {
+    pool.parallel_for(part.num_panels(), [&](int64_t panel) { packer.pack_panel(part, panel); });
   }
-  return weight;
+  const int64_t out = parts.back().first_row + parts.back().rows;
+  return std::make_unique<CpuWeight>(out, in, target.dtype, std::move(parts), std::move(memory));
 }
 
 }  // namespace octavo

@@ -10,7 +10,10 @@
 
 namespace octavo {
 
-// Those that this processor and this operating system can run, best first; "generic" is the last.
+// The kernels that this processor and this operating system can run, best first; "generic" is the
+// last.
+std::vector<const KernelTable*> available_kernels();
+// Their names.
 std::vector<std::string> available_isas();
 
 // The kernels of the best one, or of the one that OCTAVO_ISA in the environment names. Throws

@@ -1,6 +1,7 @@
 // The kernels of one instruction set, as plain functions on raw pointers. Every instruction set is
-// compiled from the same sources (kernels.inc) in a namespace of its own. Tables are constant;
-// kernels keep no state, and run on any thread of the pool.
+// compiled from the same sources (kernels/, kernels.cmake) in a namespace of its own, or has
+// another one's kernels where its own would be the same. Tables are constant; kernels keep no
+// state, and run on any thread of the pool.
 //
 // Every kernel gives a row of the batch bits that depend on that row alone: not on how many rows,
 // on the tile, or on the thread. The order of every sum is a function of the shapes of the model.
@@ -9,25 +10,34 @@
 #include <cstdint>
 
 #include "backend/op_args.h"
+#include "cpu/weight_form.h"
 
 namespace octavo {
 
-// Output features of one panel of a packed weight: [out / 32][in][32], the last one padded with 0.
-inline constexpr int64_t kPanelWidth = 32;
 // Input features whose products are summed before they join the total.
 inline constexpr int64_t kInputBlock = 256;
+// Input features of a block where there are so many rows. A build with OCTAVO_SPLIT_SUM breaks the
+// rule above, for the test of it.
+constexpr int64_t input_block([[maybe_unused]] int64_t rows) {
+#if defined(OCTAVO_SPLIT_SUM)
+  if (rows > 1) return kInputBlock / 8;
+#endif
+  return kInputBlock;
+}
 // Rows of the batch and panels of one task at most.
 inline constexpr int64_t kMaxTaskRows = 96;
 inline constexpr int64_t kMaxTaskPanels = 8;
 
-// Indexes the kernels of an element type; the values are those of DType.
+// Floating forms of weights, and elements of the KV cache; the values are those of DType.
 inline constexpr int kNumElementTypes = 3;  // float32, float16, bfloat16
+inline constexpr int kNumCacheTypes = 4;    // and int8
 
 // Rows [row_begin, row_end) of the batch times panels [panel_begin, panel_end).
 struct LinearTask {
-  const float* x;  // [rows, in]
-  int64_t x_stride;
-  const void* weight;  // panels
+  const void* x;        // [rows, in]: float32, or what prepare_row made of it
+  int64_t x_stride;     // bytes
+  const void* weight;   // panels
+  int64_t panel_bytes;  // of one panel
   int64_t in, out;
   const float* bias;      // [out] or null
   const float* residual;  // [rows, out] or null
@@ -54,8 +64,26 @@ constexpr int64_t linear_scratch_floats(int64_t rows, int64_t panels, bool gated
 // Keys that are scored before their values are summed: a fixed grid over positions, from 0.
 inline constexpr int64_t kKeyChunk = 64;
 
-// Query rows of one sequence and one KV head. A block's keys are [kv_heads, head_dim, block_size],
-// and then its values, [kv_heads, block_size, head_dim].
+// A block's keys are [kv_heads, head_dim, block_size], and then its values, [kv_heads, block_size,
+// head_dim]. bfloat16 and int8 stand in pairs, as dot products read them: keys [kv_heads, head_dim
+// / 2, block_size, 2], values [kv_heads, block_size / 2, head_dim, 2], halves rounded up. The keys
+// and the values of a head of int8 are followed by float32 scales [block_size]. These are the
+// elements of one head, scales included.
+constexpr bool kv_paired(DType dtype) { return dtype == DType::kBFloat16 || dtype == DType::kInt8; }
+// `numbers`, and with int8 their scales, on an address for float32.
+constexpr int64_t kv_with_scales(DType dtype, int64_t numbers, int64_t block_size) {
+  return dtype == DType::kInt8 ? (numbers + 3) / 4 * 4 + 4 * block_size : numbers;
+}
+constexpr int64_t kv_key_elements(DType dtype, int64_t head_dim, int64_t block_size) {
+  const int64_t padded = kv_paired(dtype) ? (head_dim + 1) / 2 * 2 : head_dim;
+  return kv_with_scales(dtype, padded * block_size, block_size);
+}
+constexpr int64_t kv_value_elements(DType dtype, int64_t head_dim, int64_t block_size) {
+  const int64_t padded = kv_paired(dtype) ? (block_size + 1) / 2 * 2 : block_size;
+  return kv_with_scales(dtype, padded * head_dim, block_size);
+}
+
+// Query rows of one sequence and one KV head.
 struct AttentionTask {
   const float* q;  // [tokens, heads, head_dim], at the first token and at the KV head's first head
   int64_t q_token_stride, q_head_stride;
@@ -77,8 +105,8 @@ struct AttentionTask {
 constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 constexpr int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
   const int64_t padded = padded_head_dim(head_dim);
-  // queries, sums, scores, running maximum and total, and keys gathered from odd block sizes
-  return rows * (2 * padded + kKeyChunk + 16) + padded * kKeyChunk;
+  // queries, sums, weights, running maximum and total; a chunk's keys and values
+  return rows * (2 * padded + kKeyChunk + 2) + 2 * padded * kKeyChunk;
 }
 
 // One token's rotation and store.
@@ -95,18 +123,23 @@ struct RopeStoreTask {
   int64_t block_size, place;
 };
 
+// How rows of x are prepared for the weights of one form.
+struct PreparedRow {
+  // Null: they are taken as they are.
+  void (*prepare)(const float* x, int64_t in, void* out) = nullptr;
+  int64_t (*bytes)(int64_t in) = nullptr;
+};
+
 struct KernelTable {
   const char* isa;
-  void (*linear[kNumElementTypes])(const LinearTask& task);
-  void (*attention[kNumElementTypes])(const AttentionTask& task);
-  void (*rope_store[kNumElementTypes])(const RopeStoreTask& task);
-  // Writes columns [begin, end) of a panel from rows [32][in] of float32, null where padding.
+  void (*linear[kNumWeightForms])(const LinearTask& task);
+  PreparedRow prepared_row[kNumWeightForms];
+  void (*attention[kNumCacheTypes])(const AttentionTask& task);
+  void (*rope_store[kNumCacheTypes])(const RopeStoreTask& task);
+  // Writes a panel of a floating form from rows [32][in] of float32, null where padding.
   void (*pack_panel[kNumElementTypes])(const float* const* rows, int64_t in, void* panel);
-  // Row `row` of a packed weight, as float32; out += with accumulate.
-  void (*read_row[kNumElementTypes])(const void* weight, int64_t row, int64_t in, bool accumulate,
-                                     float* out);
-  // Writes `count` elements of float32 as the element type.
-  void (*convert[kNumElementTypes])(const float* source, int64_t count, void* out);
+  // Row `lane` of a panel of a floating form, as float32.
+  void (*read_row[kNumElementTypes])(const void* panel, int64_t lane, int64_t in, float* out);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* out);
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps,
                      int64_t count, float* out);
@@ -118,6 +151,13 @@ const KernelTable& generic_kernels();
 #if defined(__x86_64__)
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
+const KernelTable& avx512_vnni_kernels();
+const KernelTable& avx512_bf16_kernels();
+const KernelTable& avx512_amx_kernels();
+#elif defined(__aarch64__)
+const KernelTable& neon_kernels();
+const KernelTable& neon_dot_kernels();
+const KernelTable& neon_bf16_kernels();
 #endif
 
 }  // namespace octavo

@@ -1,4 +1,5 @@
-// x * weight^T over panels. Part of kernels.inc, as simd.h.
+// x * weight^T over panels of a floating form, in float32 arithmetic. Part of kernels.inc, as
+// simd.h.
 //
 // Every output is the sum, in order, of the sums of kInputBlock products, each taken in order of
 // the input feature, whatever the tile: that is what makes its bits independent of the batch.
@@ -8,56 +9,48 @@
 
 namespace octavo::OCTAVO_ISA_NAMESPACE {
 
-inline constexpr int kPanelVecs = static_cast<int>(kPanelWidth) / kLanes;
-
-// Registers of a tile of R rows: `vecs` vectors of each of `panels` panels. Few rows take several
-// panels, for independent chains of additions; many rows take part of a panel, to fit.
-struct TileShape {
-  int vecs;
-  int panels;
-};
-#if defined(OCTAVO_ISA_AVX512)
-inline constexpr int kMaxTileRows = 12;
-constexpr TileShape tile_shape(int rows) {
-  return rows == 1 ? TileShape{2, 4} : rows <= 3 ? TileShape{2, 2} : TileShape{2, 1};
+// sums += x [R] at one input feature * its weights [P][V].
+template <class E, bool kUpper, int R, int V, int P>
+OCTAVO_INLINE void tile_step(const E* __restrict w, int64_t w_panel_stride,
+                             const float* __restrict x, int64_t x_stride, Vec (&sums)[R][P][V]) {
+  Vec weights[P][V];
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      weights[p][v] = load_weights<E, kUpper>(w + p * w_panel_stride + v * kVecElements<E>);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    const Vec value = broadcast(x[r * x_stride]);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sums[r][p][v] = fma(value, weights[p][v], sums[r][p][v]);
+    }
+  }
 }
-#elif defined(OCTAVO_ISA_AVX2)
-inline constexpr int kMaxTileRows = 6;
-constexpr TileShape tile_shape(int rows) {
-  return rows == 1 ? TileShape{4, 2} : rows <= 3 ? TileShape{4, 1} : TileShape{2, 1};
-}
-#else
-inline constexpr int kMaxTileRows = 4;
-constexpr TileShape tile_shape(int rows) {
-  return rows == 1 ? TileShape{8, 1} : rows == 2 ? TileShape{4, 1} : TileShape{2, 1};
-}
-#endif
 
 // One block of input features of a tile: totals += the block's sums.
-//   w: [count][32] at the first vector, panels at w_panel_stride; x: [R][count] at x_stride;
+//   w: the block at the first vector, panels at w_panel_stride; x: [R][count] at x_stride;
 //   totals: [R][32] at the first vector, panels at total_panel_stride.
 template <class E, int R, int V, int P>
 OCTAVO_INLINE void tile_block(const E* __restrict w, int64_t w_panel_stride,
                               const float* __restrict x, int64_t x_stride, int64_t count,
                               float* __restrict totals, int64_t total_panel_stride) {
   Vec sums[R][P][V] = {};
-  for (int64_t k = 0; k < count; ++k) {
-    Vec weights[P][V];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) {
-        weights[p][v] = load(w + p * w_panel_stride + k * kPanelWidth + v * kLanes);
+  if constexpr (kVecElements<E> != kLanes) {
+    for (int64_t k = 0; k < count; k += 2) {
+      const E* pair = w + k * kPanelWidth;
+      tile_step<E, false, R, V, P>(pair, w_panel_stride, x + k, x_stride, sums);
+      if (k + 1 < count) {
+        tile_step<E, true, R, V, P>(pair, w_panel_stride, x + k + 1, x_stride, sums);
       }
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const Vec value = broadcast(x[r * x_stride + k]);
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) sums[r][p][v] = fma(value, weights[p][v], sums[r][p][v]);
-      }
+  } else {
+    for (int64_t k = 0; k < count; ++k) {
+      tile_step<E, false, R, V, P>(w + k * kPanelWidth, w_panel_stride, x + k, x_stride, sums);
     }
   }
 #pragma GCC unroll 16
@@ -92,7 +85,7 @@ void tile_panels(const E* w, int64_t w_panel_stride, int64_t panels, const float
   for (; panel < panels; ++panel) {
     for (int vec = 0; vec < kPanelVecs; vec += kShape.vecs) {
       tile_block<E, R, kShape.vecs, 1>(
-          w + panel * w_panel_stride + vec * kLanes, w_panel_stride, x, x_stride, count,
+          w + panel * w_panel_stride + vec * kVecElements<E>, w_panel_stride, x, x_stride, count,
           totals + panel * total_panel_stride + vec * kLanes, total_panel_stride);
     }
   }
@@ -107,7 +100,7 @@ template <class E>
 OCTAVO_INLINE TileFunction<E> tile_function(int64_t rows) {
   static constexpr TileFunction<E> kTiles[] = {
       tile_panels<E, 1>,  tile_panels<E, 2>,  tile_panels<E, 3>, tile_panels<E, 4>,
-#if defined(OCTAVO_ISA_AVX512) || defined(OCTAVO_ISA_AVX2)
+#if !defined(OCTAVO_ISA_GENERIC)
       tile_panels<E, 5>,  tile_panels<E, 6>,
 #endif
 #if defined(OCTAVO_ISA_AVX512)
@@ -130,31 +123,44 @@ OCTAVO_INLINE void pack_rows(const float* x, int64_t x_stride, int64_t rows, int
 
 // A block of a panel, [count][32], as float32: once for all tiles of a task.
 OCTAVO_INLINE const float* widen_block(const float* block, int64_t, float*) { return block; }
-template <class E>
-OCTAVO_INLINE const float* widen_block(const E* block, int64_t count, float* wide) {
+OCTAVO_INLINE const float* widen_block(const Float16* block, int64_t count, float* wide) {
   for (int64_t i = 0; i < count * kPanelWidth; i += kLanes) store(wide + i, load(block + i));
   return wide;
 }
+OCTAVO_INLINE const float* widen_block(const BFloat16* block, int64_t count, float* wide) {
+  for (int64_t k = 0; k < count; k += 2) {
+    for (int64_t v = 0; v < kPanelVecs; ++v) {
+      const BFloat16* pairs = block + k * kPanelWidth + v * kVecElements<BFloat16>;
+      float* out = wide + k * kPanelWidth + v * kLanes;
+      store(out, load_weights<BFloat16, false>(pairs));
+      store(out + kPanelWidth, load_weights<BFloat16, true>(pairs));
+    }
+  }
+  return wide;
+}
 
-// totals [panels][rows][32] += x [rows, in] * panels, for the task's rows.
+// totals [panels][rows][32] = x [rows, in] * panels, for the task's rows.
 template <class E>
 void accumulate_panels(const LinearTask& task, int64_t first_panel, float* totals) {
   const int64_t rows = task.row_end - task.row_begin;
   const int64_t panels = task.panel_end - task.panel_begin;
-  const int64_t panel_stride = task.in * kPanelWidth;
+  const int64_t panel_stride = task.panel_bytes / static_cast<int64_t>(sizeof(E));
   const E* weight = static_cast<const E*>(task.weight) + first_panel * panel_stride;
-  const float* x = task.x + task.row_begin * task.x_stride;
+  const int64_t x_stride = task.x_stride / static_cast<int64_t>(sizeof(float));
+  const float* x = static_cast<const float*>(task.x) + task.row_begin * x_stride;
   const int64_t tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
   float* wide = task.scratch;                                // [kInputBlock][32]
   float* packed = task.scratch + kInputBlock * kPanelWidth;  // [rows][kPackedStride]
-  for (int64_t begin = 0; begin < task.in; begin += kInputBlock) {
-    const int64_t count = task.in - begin < kInputBlock ? task.in - begin : kInputBlock;
+  clear_totals(task, totals);
+  const int64_t size = input_block(rows);
+  for (int64_t begin = 0; begin < task.in; begin += size) {
+    const int64_t count = task.in - begin < size ? task.in - begin : size;
     const E* block = weight + begin * kPanelWidth;
     if (rows == 1) {
       tile_panels<E, 1>(block, panel_stride, panels, x + begin, 0, count, totals, kPanelWidth);
       continue;
     }
-    pack_rows(x + begin, task.x_stride, rows, count, packed);
+    pack_rows(x + begin, x_stride, rows, count, packed);
     if (tiles == 1) {
       tile_function<E>(rows)(block, panel_stride, panels, packed, kPackedStride, count, totals,
                              rows * kPanelWidth);
@@ -172,49 +178,9 @@ void accumulate_panels(const LinearTask& task, int64_t first_panel, float* total
   }
 }
 
-// The bias of a panel's vector, or 0.
-OCTAVO_INLINE Vec load_bias(const float* bias, int64_t column, int64_t left) {
-  return bias == nullptr ? Vec{} : load_n(bias + column, left);
-}
-
-// activation(totals + bias), or activation(gate) * up, then += residual, into y.
-template <bool kGated>
-void finish_panels(const LinearTask& task, const float* totals, const float* up_totals) {
-  const int64_t rows = task.row_end - task.row_begin;
-  const float* up_bias = kGated && task.bias != nullptr ? task.bias + task.out : nullptr;
-  for (int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t at = ((panel - task.panel_begin) * rows + r) * kPanelWidth;
-      const int64_t row = task.row_begin + r;
-      for (int64_t v = 0; v < kPanelVecs; ++v) {
-        const int64_t column = panel * kPanelWidth + v * kLanes, left = task.out - column;
-        if (left <= 0) break;
-        Vec value = load(totals + at + v * kLanes) + load_bias(task.bias, column, left);
-        value = activate(task.activation, value);
-        if constexpr (kGated) {
-          value = value * (load(up_totals + at + v * kLanes) + load_bias(up_bias, column, left));
-        }
-        if (task.residual != nullptr) {
-          value = value + load_n(task.residual + row * task.residual_stride + column, left);
-        }
-        store_n(task.y + row * task.y_stride + column, left, value);
-      }
-    }
-  }
-}
-
 template <class E>
 void linear(const LinearTask& task) {
-  const int64_t rows = task.row_end - task.row_begin;
-  const int64_t totals_count = rows * (task.panel_end - task.panel_begin) * kPanelWidth;
-  float* totals = task.scratch + kInputBlock * kPanelWidth + rows * kPackedStride;
-  const bool gated = task.up_panel != 0;
-  __builtin_memset(totals, 0, static_cast<size_t>(totals_count * (gated ? 2 : 1)) * sizeof(float));
-  accumulate_panels<E>(task, task.panel_begin, totals);
-  if (!gated) return finish_panels<false>(task, totals, nullptr);
-  float* up_totals = totals + totals_count;
-  accumulate_panels<E>(task, task.panel_begin + task.up_panel, up_totals);
-  finish_panels<true>(task, totals, up_totals);
+  run_linear(task, accumulate_panels<E>);
 }
 
 }  // namespace octavo::OCTAVO_ISA_NAMESPACE

@@ -72,26 +72,77 @@ OCTAVO_INLINE void rotate(float* __restrict x, const float* __restrict cos_sin,
   }
 }
 
+// A vector of a head as integers: number d goes to out[place(d)]. Returns their scale. A NaN or an
+// infinity makes it NaN.
+template <class Place>
+OCTAVO_INLINE float store_int8(const float* __restrict x, int64_t count, Int8* __restrict out,
+                               const Place& place) {
+  int32_t largest = 0;  // of the sizes' bits, which order as the sizes do, and NaN above all
+  for (int64_t d = 0; d < count; ++d) {
+    const auto size = bits_as<int32_t>(x[d]) & 0x7fffffff;
+    largest = size > largest ? size : largest;
+  }
+  const float most = bits_as<float>(largest);
+  const float inverse = most > 0 && most - most == 0 ? 127.0f / most : 0.0f;
+  for (int64_t d = 0; d < count; ++d) {
+    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+    const float rounded = x[d] * inverse + kRound;
+    out[place(d)].number = static_cast<int8_t>(bits_as<int32_t>(rounded));
+  }
+  return most / 127.0f + most * 0.0f;  // infinity * 0 is NaN
+}
+
+// One head's key and value into the slot.
+template <class E>
+OCTAVO_INLINE void store_key_value(const RopeStoreTask& task, const float* __restrict k,
+                                   const float* __restrict v, E* __restrict key,
+                                   E* __restrict value) {
+  const auto key_at = [&](int64_t d) { return key_place<E>(d, task.place, task.block_size); };
+  const auto value_at = [&](int64_t d) { return value_place<E>(d, task.place, task.head_dim); };
+  if constexpr (kDType<E> == DType::kInt8) {
+    const float key_scale = store_int8(k, task.head_dim, key, key_at);
+    const float value_scale = store_int8(v, task.head_dim, value, value_at);
+    // They are the last elements of the head's.
+    const int64_t from_end = 4 * (task.block_size - task.place);
+    __builtin_memcpy(key + kv_key_elements(kDType<E>, task.head_dim, task.block_size) - from_end,
+                     &key_scale, sizeof key_scale);
+    __builtin_memcpy(
+        value + kv_value_elements(kDType<E>, task.head_dim, task.block_size) - from_end,
+        &value_scale, sizeof value_scale);
+  } else {
+    for (int64_t d = 0; d < task.head_dim; ++d) store_element(key + key_at(d), k[d]);
+    for (int64_t d = 0; d < task.head_dim; ++d) store_element(value + value_at(d), v[d]);
+  }
+}
+
 template <class E>
 void rope_store(const RopeStoreTask& task) {
   for (int64_t head = 0; task.cos_sin != nullptr && head < task.heads; ++head) {
     rotate(task.q + head * task.q_head_stride, task.cos_sin, task.rotary_dim);
   }
-  E* keys = static_cast<E*>(task.block) + task.place;
-  E* values = static_cast<E*>(task.block) + task.kv_heads * task.head_dim * task.block_size;
+  const int64_t key_elements = kv_key_elements(kDType<E>, task.head_dim, task.block_size);
+  const int64_t value_elements = kv_value_elements(kDType<E>, task.head_dim, task.block_size);
+  E* keys = static_cast<E*>(task.block);
+  E* values = keys + task.kv_heads * key_elements;
   for (int64_t head = 0; head < task.kv_heads; ++head) {
-    float* __restrict k = task.k + head * task.k_head_stride;
-    const float* __restrict v = task.v + head * task.v_head_stride;
+    float* k = task.k + head * task.k_head_stride;
     if (task.cos_sin != nullptr) rotate(k, task.cos_sin, task.rotary_dim);
-    E* __restrict key = keys + head * task.head_dim * task.block_size;
-    E* __restrict value = values + (head * task.block_size + task.place) * task.head_dim;
-    for (int64_t d = 0; d < task.head_dim; ++d) store_element(key + d * task.block_size, k[d]);
-    for (int64_t d = 0; d < task.head_dim; ++d) store_element(value + d, v[d]);
+    store_key_value(task, k, task.v + head * task.v_head_stride, keys + head * key_elements,
+                    values + head * value_elements);
   }
 }
 
 // Input features that are turned at a time, so that they stay in the first cache.
 inline constexpr int64_t kPackBlock = 16;
+
+// Where input feature k of a panel's first lane is, and how far the lanes are apart.
+template <class E>
+OCTAVO_INLINE int64_t panel_place(int64_t k) {
+  if constexpr (kVecElements<E> != kLanes) return k / 2 * 2 * kPanelWidth + k % 2;
+  return k * kPanelWidth;
+}
+template <class E>
+inline constexpr int64_t kLaneStride = kVecElements<E> / kLanes;
 
 template <class E>
 void pack_panel(const float* const* rows, int64_t in, void* panel) {
@@ -103,27 +154,56 @@ void pack_panel(const float* const* rows, int64_t in, void* panel) {
       for (int64_t k = begin; k < end; ++k) turned[k - begin][r] = rows[r] ? rows[r][k] : 0.0f;
     }
     for (int64_t k = begin; k < end; ++k) {
+      E* __restrict column = out + panel_place<E>(k);
       for (int64_t r = 0; r < kPanelWidth; ++r) {
-        store_element(out + k * kPanelWidth + r, turned[k - begin][r]);
+        store_element(column + r * kLaneStride<E>, turned[k - begin][r]);
       }
     }
   }
 }
 
 template <class E>
-void read_row(const void* weight, int64_t row, int64_t in, bool accumulate, float* out) {
-  const E* column =
-      static_cast<const E*>(weight) + row / kPanelWidth * in * kPanelWidth + row % kPanelWidth;
-  for (int64_t k = 0; k < in; ++k) {
-    const float value = load_element(column + k * kPanelWidth);
-    out[k] = accumulate ? out[k] + value : value;
-  }
+void read_row(const void* panel, int64_t lane, int64_t in, float* out) {
+  const E* column = static_cast<const E*>(panel) + lane * kLaneStride<E>;
+  for (int64_t k = 0; k < in; ++k) out[k] = load_element(column + panel_place<E>(k));
 }
 
-template <class E>
-void convert(const float* __restrict source, int64_t count, void* out) {
-  E* __restrict elements = static_cast<E*>(out);
-  for (int64_t i = 0; i < count; ++i) store_element(elements + i, source[i]);
+// x as integers of 8 bits with a scale for each block of 32. A NaN or an infinity makes the block's
+// scale NaN.
+void quantize_row(const float* x, int64_t in, void* out) {
+  constexpr int kVecs = static_cast<int>(kQuantBlock) / kLanes;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+  typedef int8_t Bytes __attribute__((vector_size(kLanes)));
+  int8_t* q = static_cast<int8_t*>(out);
+  float* scales = reinterpret_cast<float*>(q + in);
+  float* sums = scales + in / kQuantBlock;
+  int32_t* counts = reinterpret_cast<int32_t*>(sums + in / kQuantBlock);
+  for (int64_t block = 0; block < in / kQuantBlock; ++block) {
+    Vec values[kVecs];
+    IntVec largest{};  // of the sizes' bits, which order as the sizes do, and NaN above all
+#pragma GCC unroll 8
+    for (int v = 0; v < kVecs; ++v) {
+      values[v] = load(x + block * kQuantBlock + v * kLanes);
+      const IntVec size = bits_as<IntVec>(values[v]) & 0x7fffffff;
+      largest = size > largest ? size : largest;
+    }
+    const float most = bits_as<float>(max_lanes(largest));
+    const Vec inverse = broadcast(most > 0 ? 127.0f / most : 0.0f);
+    IntVec halves[2] = {};
+#pragma GCC unroll 8
+    for (int v = 0; v < kVecs; ++v) {
+      const Vec rounded = fma(values[v], inverse, broadcast(kRound));
+      const IntVec numbers = bits_as<IntVec>(rounded) - bits_as<int32_t>(kRound);
+      const Bytes bytes = __builtin_convertvector(numbers, Bytes);
+      __builtin_memcpy(q + block * kQuantBlock + v * kLanes, &bytes, sizeof bytes);
+      halves[2 * v / kVecs] += numbers;
+    }
+    const int32_t lower = sum_lanes(halves[0]), upper = sum_lanes(halves[1]);
+    counts[2 * block] = lower;
+    counts[2 * block + 1] = upper;
+    scales[block] = most / 127.0f + most * 0.0f;  // infinity * 0 is NaN
+    sums[block] = scales[block] * static_cast<float>(lower + upper);
+  }
 }
 
 }  // namespace octavo::OCTAVO_ISA_NAMESPACE

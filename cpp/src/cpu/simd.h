@@ -72,6 +72,10 @@ OCTAVO_INLINE Vec load(const Float16* p) {
   __m128i half;
   __builtin_memcpy(&half, p, sizeof half);
   return _mm256_cvtph_ps(half);
+#elif defined(OCTAVO_ISA_NEON)
+  float16x4_t half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return bits_as<Vec>(vcvt_f32_f16(half));
 #else
   // As float16_to_float of tensor/dtype.cc.
   const UintVec shifted = load_upper_halves(p);
@@ -83,6 +87,15 @@ OCTAVO_INLINE Vec load(const Float16* p) {
   return bits_as<Vec>(sign | (is_subnormal & bits_as<UintVec>(subnormal)) |
                       (~is_subnormal & bits_as<UintVec>(normal)));
 #endif
+}
+
+// Vector `vec` of integers of 8 bits.
+template <class Byte>
+OCTAVO_INLINE Vec load_small(const uint8_t* p, int vec) {
+  typedef Byte Bytes __attribute__((vector_size(kLanes)));
+  Bytes bytes;
+  __builtin_memcpy(&bytes, p + vec * kLanes, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, IntVec), Vec);
 }
 
 // The first `count` elements, 0 < count < kLanes; the other lanes are 0.
@@ -111,6 +124,9 @@ OCTAVO_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return _mm512_fmadd_ps(a, b, c);
 #elif defined(OCTAVO_ISA_AVX2)
   return _mm256_fmadd_ps(a, b, c);
+#elif defined(OCTAVO_ISA_NEON)
+  return bits_as<Vec>(
+      vfmaq_f32(bits_as<float32x4_t>(c), bits_as<float32x4_t>(a), bits_as<float32x4_t>(b)));
 #else
   return a * b + c;
 #endif
@@ -120,30 +136,37 @@ OCTAVO_INLINE Vec fma(Vec a, Vec b, Vec c) {
 OCTAVO_INLINE Vec select(IntVec mask, Vec yes, Vec no) { return mask ? yes : no; }
 OCTAVO_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 
-// Sums in a fixed order: halves onto each other.
-OCTAVO_INLINE float sum_lanes(Vec v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
-}
-OCTAVO_INLINE float max_lanes(Vec v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i)
-      lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  }
-  return lanes[0];
-}
-
 // 0, 1, 2, ...
 OCTAVO_INLINE IntVec lane_index() {
-  IntVec v;
-  for (int i = 0; i < kLanes; ++i) v[i] = i;
+#if defined(OCTAVO_ISA_AVX512)
+  return IntVec{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif defined(OCTAVO_ISA_AVX2)
+  return IntVec{0, 1, 2, 3, 4, 5, 6, 7};
+#else
+  return IntVec{0, 1, 2, 3};
+#endif
+}
+
+// Folds the lanes: halves onto each other, in a fixed order. The result is in lane 0.
+template <class V, class F>
+OCTAVO_INLINE V fold_lanes(V v, const F& f) {
+#pragma GCC unroll 4
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    v = f(v, __builtin_shuffle(v, lane_index() ^ width));
+  }
   return v;
+}
+OCTAVO_INLINE float sum_lanes(Vec v) {
+  return fold_lanes(v, [](Vec a, Vec b) { return a + b; })[0];
+}
+OCTAVO_INLINE int32_t sum_lanes(IntVec v) {
+  return fold_lanes(v, [](IntVec a, IntVec b) { return a + b; })[0];
+}
+OCTAVO_INLINE float max_lanes(Vec v) {
+  return fold_lanes(v, [](Vec a, Vec b) { return max(a, b); })[0];
+}
+OCTAVO_INLINE int32_t max_lanes(IntVec v) {
+  return fold_lanes(v, [](IntVec a, IntVec b) { return a > b ? a : b; })[0];
 }
 
 OCTAVO_INLINE uint32_t float_bits(float x) { return bits_as<uint32_t>(x); }

@@ -37,6 +37,26 @@ OCTAVO_INLINE Vec exp(Vec x, Vec rest) {
 }
 OCTAVO_INLINE Vec exp(Vec x) { return exp(x, Vec{}); }
 
+// e^x for x <= 0, as exp, but 0 below the smallest normal number.
+OCTAVO_INLINE Vec exp_nonpositive(Vec x) {
+  const Vec low = broadcast(-87.0f), round = broadcast(12582912.0f);
+  const Vec clamped = select(low > x, low, x);  // NaN stays NaN
+  const Vec shifted = fma(clamped, broadcast(1.44269504f), round);
+  const Vec n = shifted - round;
+  Vec r = fma(n, broadcast(-0.693359375f), clamped);
+  r = fma(n, broadcast(2.12194440e-4f), r);
+  Vec p = broadcast(1.98756915e-4f);
+  p = fma(p, r, broadcast(1.39819995e-3f));
+  p = fma(p, r, broadcast(8.33345190e-3f));
+  p = fma(p, r, broadcast(4.16657959e-2f));
+  p = fma(p, r, broadcast(1.66666655e-1f));
+  p = fma(p, r, broadcast(5.00000012e-1f));
+  p = fma(p, r * r, r) + broadcast(1.0f);
+  // NaN makes an odd power of two here, and p * it is NaN.
+  const Vec power = bits_as<Vec>((bits_as<IntVec>(shifted) - bits_as<IntVec>(round) + 127) << 23);
+  return select(x <= low, Vec{}, p * power);
+}
+
 OCTAVO_INLINE Vec silu(Vec x) { return x / (broadcast(1.0f) + exp(-x)); }
 
 // x / (1 + e^(-2u)) is 0.5 * x * (1 + tanh(u)) without its cancellation.

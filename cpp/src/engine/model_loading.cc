@@ -5,6 +5,7 @@
 #include "backend/registry.h"
 #include "base/check.h"
 #include "engine/memory_plan.h"
+#include "quant/integer_block.h"
 #include "weights/checkpoint.h"
 
 namespace octavo {
@@ -39,6 +40,39 @@ void validate(const EngineConfig& config) {
 DType choose_dtype(const std::string& name, Scheme main_scheme) {
   if (name != "auto") return floating_dtype_from_name(name, "dtype");
   return main_scheme == Scheme::kBF16 ? DType::kBFloat16 : DType::kFloat16;
+}
+
+// What the weights become, and the name of the quantization that is there.
+struct TargetChoice {
+  WeightTarget target;
+  std::string_view quantization;
+};
+
+TargetChoice choose_target(const EngineConfig& config, const Checkpoint& checkpoint) {
+  const Scheme scheme = checkpoint.main_scheme();
+  const DType dtype = choose_dtype(config.dtype, scheme);
+  const std::string& wanted = config.quantization;
+  if (wanted == "int8") return {{dtype, IntegerWeights::kInt8}, "int8"};
+  if (wanted != "auto" && wanted != "gguf" && wanted != "none") {
+    throw InvalidArgument(
+        str_cat("quantization: '", wanted, "'; expected auto, gguf, int8 or none"));
+  }
+  const bool keep = wanted == "gguf" || (wanted == "auto" && config.dtype == "auto");
+  if (wanted == "gguf" && !has_integers(scheme)) {
+    throw InvalidArgument(str_cat("quantization: 'gguf', and most of the model's weights are ",
+                                  scheme_info(scheme).name,
+                                  "; expected a GGUF file with quantized weights"));
+  }
+  if (!keep || !has_integers(scheme)) return {dtype, "none"};
+  return {{dtype, IntegerWeights::kKeep}, "gguf"};
+}
+
+// auto: as dtype, but bfloat16 beside weights that are integers, which the fastest kernels read.
+DType choose_kv_dtype(const EngineConfig& config, const WeightTarget& target) {
+  const std::string& name = config.kv_cache_dtype;
+  if (name != "auto") return cache_dtype_from_name(name, "kv_cache_dtype");
+  if (config.dtype == "auto" && target.integers != IntegerWeights::kNone) return DType::kBFloat16;
+  return target.dtype;
 }
 
 std::vector<int32_t> read_eos_token_ids(const Json& config, int64_t vocab_size) {
@@ -133,14 +167,14 @@ LoadedModel load_model(const EngineConfig& config) {
   LoadedModel loaded;
   loaded.backend = make_backend(config.device, config.num_threads);
   const std::unique_ptr<Checkpoint> checkpoint = open_checkpoint(config.model, config.load_format);
-  const DType dtype = choose_dtype(config.dtype, checkpoint->main_scheme());
-  const DType kv_dtype = config.kv_cache_dtype == "auto"
-                             ? dtype
-                             : floating_dtype_from_name(config.kv_cache_dtype, "kv_cache_dtype");
-  WeightLoader loader(*loaded.backend, *checkpoint, dtype);
+  const auto [target, quantization] = choose_target(config, *checkpoint);
+  const DType dtype = target.dtype;
+  const DType kv_dtype = choose_kv_dtype(config, target);
+  WeightLoader loader(*loaded.backend, *checkpoint, target);
   std::unique_ptr<Model> model = build_model(config, loader);
   describe(*checkpoint, loader, model->shape(), loaded);
   loaded.info.dtype = dtype_name(dtype);
+  loaded.info.quantization = quantization;
   loaded.info.kv_cache_dtype = dtype_name(kv_dtype);
   settle_step_sizes(config, loaded);
   loaded.runner = std::make_unique<ModelRunner>(
@@ -155,9 +189,10 @@ void reload_model(const EngineConfig& config, LoadedModel& loaded) {
   const ModelInfo& info = loaded.info;
   const std::unique_ptr<Checkpoint> checkpoint = open_checkpoint(config.model, config.load_format);
   check_same(config, "the architecture", checkpoint->architecture(), info.architecture);
-  const DType dtype = choose_dtype(config.dtype, checkpoint->main_scheme());
-  check_same(config, "the dtype", dtype_name(dtype), std::string_view(info.dtype));
-  WeightLoader loader(*loaded.backend, *checkpoint, dtype);
+  const auto [target, quantization] = choose_target(config, *checkpoint);
+  check_same(config, "the dtype", dtype_name(target.dtype), std::string_view(info.dtype));
+  check_same(config, "the quantization", quantization, std::string_view(info.quantization));
+  WeightLoader loader(*loaded.backend, *checkpoint, target);
   std::unique_ptr<Model> model;
   try {
     model = build_model(config, loader);

@@ -21,8 +21,11 @@ std::vector<int32_t> interleaved_order(int64_t rows, int64_t heads) {
 
 }  // namespace
 
-std::shared_ptr<const PackedWeight> WeightLoader::pack(const std::vector<WeightSegment>& segments) {
-  std::shared_ptr<const PackedWeight> packed = backend_.pack(segments, dtype_);
+std::shared_ptr<const PackedWeight> WeightLoader::pack(const std::vector<WeightTensor>& tensors,
+                                                       const std::vector<WeightSegment>& segments,
+                                                       const WeightTarget& target) {
+  std::shared_ptr<const PackedWeight> packed = backend_.pack(segments, target);
+  for (const WeightTensor& tensor : tensors) checkpoint_.release(tensor);
   num_parameters_ += packed->out_features() * packed->in_features();
   weight_bytes_ += static_cast<int64_t>(packed->bytes());
   return packed;
@@ -50,11 +53,12 @@ void WeightLoader::append_vector(const std::string& name, int64_t size,
 }
 
 Linear WeightLoader::linear(const std::vector<LinearPart>& parts, int64_t in_features, bool bias) {
+  std::vector<WeightTensor> tensors;
   std::vector<WeightSegment> segments;
   std::vector<float> biases;
   for (const LinearPart& part : parts) {
-    const WeightTensor tensor =
-        checkpoint_.take(part.name + ".weight", {part.out_features, in_features});
+    const WeightTensor& tensor = tensors.emplace_back(
+        checkpoint_.take(part.name + ".weight", {part.out_features, in_features}));
     WeightSegment segment{.matrix = tensor.matrix()};
     if (part.rotary_heads != 0 && checkpoint_.interleaved_rotary()) {
       segment.row_order = interleaved_order(part.out_features, part.rotary_heads);
@@ -62,7 +66,7 @@ Linear WeightLoader::linear(const std::vector<LinearPart>& parts, int64_t in_fea
     if (bias) append_vector(part.name + ".bias", part.out_features, segment.row_order, biases);
     segments.push_back(std::move(segment));
   }
-  return Linear(pack(segments), upload(biases));
+  return Linear(pack(tensors, segments, target_), upload(biases));
 }
 
 Linear WeightLoader::conv1d(const std::string& name, int64_t in_features, int64_t out_features) {
@@ -74,7 +78,7 @@ Linear WeightLoader::conv1d(const std::string& name, int64_t in_features, int64_
   segments.push_back({.matrix = tensor.matrix(), .row_order = {}, .transposed = transposed});
   std::vector<float> bias;
   append_vector(name + ".bias", out_features, {}, bias);
-  return Linear(pack(segments), upload(bias));
+  return Linear(pack({tensor}, segments, target_), upload(bias));
 }
 
 Embedding WeightLoader::embedding(const std::string& name, int64_t rows, int64_t dim,
@@ -82,7 +86,10 @@ Embedding WeightLoader::embedding(const std::string& name, int64_t rows, int64_t
   const WeightTensor tensor = checkpoint_.take(name, {rows, dim});
   std::vector<WeightSegment> segments;
   segments.push_back({.matrix = tensor.matrix()});
-  return Embedding(pack(segments), offset);
+  // A table is read, not multiplied: it is not quantized, though it may be tied to the head.
+  WeightTarget target = target_;
+  if (target.integers == IntegerWeights::kInt8) target.integers = IntegerWeights::kKeep;
+  return Embedding(pack({tensor}, segments, target), offset);
 }
 
 Norm WeightLoader::rms_norm(const std::string& name, int64_t hidden, float eps) {

@@ -24,8 +24,8 @@ struct LinearPart {
 
 class WeightLoader {
  public:
-  WeightLoader(Backend& backend, Checkpoint& checkpoint, DType dtype)
-      : backend_(backend), checkpoint_(checkpoint), dtype_(dtype) {}
+  WeightLoader(Backend& backend, Checkpoint& checkpoint, const WeightTarget& target)
+      : backend_(backend), checkpoint_(checkpoint), target_(target) {}
 
   Backend& backend() const { return backend_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
@@ -50,14 +50,17 @@ class WeightLoader {
   void finish(const std::vector<std::string>& ignored) const;
 
  private:
-  std::shared_ptr<const PackedWeight> pack(const std::vector<WeightSegment>& segments);
+  // The segments are matrices of the tensors, which are released.
+  std::shared_ptr<const PackedWeight> pack(const std::vector<WeightTensor>& tensors,
+                                           const std::vector<WeightSegment>& segments,
+                                           const WeightTarget& target);
   void append_vector(const std::string& name, int64_t size, const std::vector<int32_t>& order,
                      std::vector<float>& out);
   Buffer upload(const std::vector<float>& values);
 
   Backend& backend_;
   Checkpoint& checkpoint_;
-  DType dtype_;
+  WeightTarget target_;
   int64_t num_parameters_ = 0;
   int64_t weight_bytes_ = 0;
 };

@@ -1,6 +1,7 @@
 #include "tensor/dtype.h"
 
 #include <cstring>
+#include <optional>
 
 #include "base/check.h"
 
@@ -11,17 +12,34 @@ std::string_view dtype_name(DType dtype) {
     case DType::kFloat32: return "float32";
     case DType::kFloat16: return "float16";
     case DType::kBFloat16: return "bfloat16";
+    case DType::kInt8: return "int8";
     case DType::kInt32: return "int32";
   }
   return "unknown";
 }
 
-DType floating_dtype_from_name(std::string_view name, std::string_view parameter) {
+namespace {
+
+std::optional<DType> find_floating_dtype(std::string_view name) {
   if (name == "float32" || name == "float") return DType::kFloat32;
   if (name == "float16" || name == "half") return DType::kFloat16;
   if (name == "bfloat16") return DType::kBFloat16;
+  return std::nullopt;
+}
+
+}  // namespace
+
+DType floating_dtype_from_name(std::string_view name, std::string_view parameter) {
+  if (const auto dtype = find_floating_dtype(name)) return *dtype;
   throw InvalidArgument(
       str_cat(parameter, ": '", name, "' is unknown; expected auto, float32, bfloat16 or float16"));
+}
+
+DType cache_dtype_from_name(std::string_view name, std::string_view parameter) {
+  if (name == "int8") return DType::kInt8;
+  if (const auto dtype = find_floating_dtype(name)) return *dtype;
+  throw InvalidArgument(str_cat(parameter, ": '", name,
+                                "' is unknown; expected auto, float32, bfloat16, float16 or int8"));
 }
 
 // The arithmetic of both conversions is that of IEEE 754 binary16: a float32 of the same value is
@@ -64,6 +82,7 @@ void convert_to_float(DType dtype, const void* source, size_t count, float* out)
     case DType::kBFloat16:
       for (size_t i = 0; i < count; ++i) out[i] = bfloat16_to_float(half[i]);
       return;
+    case DType::kInt8:
     case DType::kInt32: break;
   }
   OCTAVO_CHECK(false, "convert_to_float of ", dtype_name(dtype));
@@ -81,6 +100,7 @@ void convert_from_float(const float* source, size_t count, DType dtype, void* ou
     case DType::kBFloat16:
       for (size_t i = 0; i < count; ++i) half[i] = float_to_bfloat16(source[i]);
       return;
+    case DType::kInt8:
     case DType::kInt32: break;
   }
   OCTAVO_CHECK(false, "convert_from_float to ", dtype_name(dtype));

@@ -9,15 +9,19 @@
 
 namespace octavo {
 
-enum class DType : uint8_t { kFloat32, kFloat16, kBFloat16, kInt32 };
+// int8 is of KV caches alone: integers with a scale for each vector of a head.
+enum class DType : uint8_t { kFloat32, kFloat16, kBFloat16, kInt8, kInt32 };
+
+constexpr bool is_floating(DType dtype) { return dtype < DType::kInt8; }
 
 constexpr size_t dtype_size(DType dtype) {
-  return dtype == DType::kFloat32 || dtype == DType::kInt32 ? 4 : 2;
+  return dtype == DType::kInt8 ? 1 : dtype == DType::kFloat32 || dtype == DType::kInt32 ? 4 : 2;
 }
 
-std::string_view dtype_name(DType dtype);  // "float32", "float16", "bfloat16", "int32"
+std::string_view dtype_name(DType dtype);  // "float32", "float16", "bfloat16", "int8", "int32"
 // Throws InvalidArgument that begins with `parameter`.
 DType floating_dtype_from_name(std::string_view name, std::string_view parameter);
+DType cache_dtype_from_name(std::string_view name, std::string_view parameter);  // and int8
 
 inline float bfloat16_to_float(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);

@@ -48,6 +48,8 @@ class Checkpoint {
   WeightTensor take(std::string_view name, std::initializer_list<int64_t> shape) {
     return take(name, std::span<const int64_t>(shape.begin(), shape.size()));
   }
+  // The tensor, which was taken, will not be read again: its memory may be given back.
+  virtual void release(const WeightTensor& /*tensor*/) {}
   // Names of tensors that were never taken, sorted.
   virtual std::vector<std::string> unused() const = 0;
 

@@ -22,6 +22,7 @@ class FileCheckpoint final : public Checkpoint {
   WeightTensor take(std::string_view name, std::span<const int64_t> shape) override {
     return table_.take(name, shape);
   }
+  void release(const WeightTensor& tensor) override { table_.release(tensor); }
   std::vector<std::string> unused() const override { return table_.unused(); }
 
  private:

@@ -43,6 +43,7 @@ class TensorTable {
   const std::map<std::string, StoredTensor, std::less<>>& tensors() const { return tensors_; }
   bool has(std::string_view name) const { return find(name) != nullptr; }
   WeightTensor take(std::string_view name, std::span<const int64_t> shape);
+  void release(const WeightTensor& tensor) const;
   std::vector<std::string> unused() const;
   Scheme main_scheme() const;
 

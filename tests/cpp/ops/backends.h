@@ -1,22 +1,22 @@
 // The back ends present: ref, which is tested against formulas, and all others, which are tested
-// against ref. A CPU is one back end for each instruction set that it can run, with one thread and
-// with more threads than most machines' share of a small op.
+// against ref. A CPU is one back end for each instruction set that it can run, and for the model of
+// AMX, with one thread and with more threads than most machines' share of a small op.
 #pragma once
 
-#include <cstdlib>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "amx_model.h"
 #include "backend/registry.h"
-#include "cpu/isa.h"
+#include "cpu/cpu_backend.h"
 
 namespace octavo::test {
 
 struct NamedBackend {
   std::string name;
-  std::string isa;  // back ends of the same one have the same bits, whatever their threads
+  std::string isa;   // back ends of the same one have the same bits, whatever their threads
+  bool rounds_rows;  // to bfloat16, before they are multiplied by bfloat16 weights
   std::unique_ptr<Backend> backend;
 };
 
@@ -27,15 +27,14 @@ inline Backend& ref() {
 
 inline std::vector<NamedBackend> make_other_backends() {
   std::vector<NamedBackend> backends;
-  for (const auto& isa : available_isas()) {
+  for (const KernelTable* kernels : tested_kernels()) {
+    const auto& prepared = kernels->prepared_row[static_cast<int>(WeightForm::kBFloat16)];
     for (int32_t threads : {1, 3}) {
-      const std::string name(isa);
-      setenv("OCTAVO_ISA", name.c_str(), 1);
-      backends.push_back({"cpu/" + name + "/" + std::to_string(threads), "cpu/" + name,
-                          make_cpu_backend(threads)});
+      const std::string isa = std::string("cpu/") + kernels->isa;
+      backends.push_back({isa + "/" + std::to_string(threads), isa, prepared.prepare != nullptr,
+                          std::make_unique<CpuBackend>(*kernels, threads)});
     }
   }
-  unsetenv("OCTAVO_ISA");
   return backends;
 }
 

@@ -83,17 +83,18 @@ inline std::vector<float> rows_of(const std::vector<float>& values, int64_t cols
 }
 
 // Runs `run(backend)`, a matrix of `cols` columns, on every back end: each is close to ref, and the
-// number of threads changes no bit.
+// number of threads changes no bit. `rounded`: the tolerance where rows are rounded to bfloat16.
 template <typename Run>
 void check_against_ref(const std::string& what, int64_t cols, Run run,
-                       double tolerance = kTolerance, double floor = 0.0) {
+                       double tolerance = kTolerance, double floor = 0.0, double rounded = 0.0) {
   if (other_backends().empty()) return;
   const std::vector<float> expected = run(ref());
   std::map<std::string, std::vector<float>> first_of_isa;
   for (const NamedBackend& other : other_backends()) {
     const std::string where = other.name + ": " + what;
     const std::vector<float> actual = run(*other.backend);
-    check_close(where, actual, expected, cols, tolerance, floor);
+    check_close(where, actual, expected, cols,
+                other.rounds_rows ? std::max(tolerance, rounded) : tolerance, floor);
     check_cosine(where, actual, expected);
     const auto [first, is_first] = first_of_isa.emplace(other.isa, actual);
     if (!is_first) check_same_bits(where + ", against one thread", actual, first->second);

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -39,7 +40,9 @@ struct Data {
     Random random(static_cast<uint64_t>(c.shape.tokens + 1000 * c.shape.in + 77 * c.shape.out));
     weight = random.normals(c.shape.out * c.shape.in, 1 / std::sqrt(c.shape.in));
     bias = random.normals(c.shape.out);
-    x = random.normals(c.shape.tokens * c.shape.in);
+    // Numbers that bfloat16 holds, for the back ends that round rows to it.
+    x = rounded(random.normals(c.shape.tokens * c.shape.in),
+                c.dtype == DType::kBFloat16 ? DType::kBFloat16 : DType::kFloat32);
     residual = random.normals(c.shape.tokens * c.shape.out);
   }
   std::vector<float> weight;    // [out, in]
@@ -123,15 +126,27 @@ TEST_CASE("linear is close to ref") {
   }
 }
 
+TEST_CASE("linear rounds rows to bfloat16 or takes them as they are") {
+  const Case c{{5, 130, 70}, DType::kBFloat16};
+  Data data(c);
+  data.x = Random(8).normals(5 * 130);
+  Data rounded_data = data;
+  rounded_data.x = rounded(data.x, DType::kBFloat16);
+  for (const NamedBackend& other : other_backends()) {
+    const std::vector<float> expected = run(ref(), c, other.rounds_rows ? rounded_data : data);
+    check_close(other.name, run(*other.backend, c, data), expected, 70, kTolerance, kFloor);
+  }
+}
+
 TEST_CASE("linear gives a row the same bits in every batch") {
   for (DType dtype : kFloatingDTypes) {
     for (Activation activation : {Activation::kNone, Activation::kSilu}) {
-      Case whole{{67, 577, 70}, dtype, true, activation, Residual::kSeparate};
+      Case whole{{70, 577, 70}, dtype, true, activation, Residual::kSeparate};
       const Data data(whole);
       for_each_backend([&](Backend& backend, const std::string& name) {
         const std::vector<float> together = run(backend, whole, data);
-        for (int64_t size : {1, 2, 3, 4, 5, 7, 8, 12, 16, 31, 33}) {
-          for (int64_t begin : {int64_t{0}, int64_t{13}, 67 - size}) {
+        for (int64_t size : {1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 23, 31, 32, 33, 34, 48, 65, 69}) {
+          for (int64_t begin : {int64_t{0}, (70 - size) / 2, 70 - size}) {
             Case part = whole;
             part.shape.tokens = size;
             Data part_data = data;
@@ -145,6 +160,20 @@ TEST_CASE("linear gives a row the same bits in every batch") {
       });
     }
   }
+}
+
+// Where there is AMX, that tells whether the model is what the processor does.
+TEST_CASE("linear has the same bits by AMX and by its model") {
+  const Case c{{49, 1000, 70}, DType::kBFloat16};
+  const Data data(c);
+  std::map<std::string, std::vector<float>> results;
+  for (const NamedBackend& other : other_backends()) {
+    results[other.isa] = run(*other.backend, c, data);
+  }
+  const auto model = results.find("cpu/avx512_amx_model"), amx = results.find("cpu/avx512_amx");
+  if (amx == results.end()) return;
+  REQUIRE(model != results.end());
+  check_same_bits("avx512_amx", amx->second, model->second);
 }
 
 TEST_CASE("linear keeps a NaN in its own row") {

@@ -14,6 +14,7 @@
 #include "ops/backends.h"
 #include "ops/device_matrix.h"
 #include "ops/random.h"
+#include "ops/weights.h"
 
 namespace octavo::test {
 
@@ -72,12 +73,16 @@ struct RaggedCase {
 
 // One sequence's vectors before rotation. A position has the same ones however long the sequence
 // is.
+inline bool kv_rounds(DType kv) { return kv == DType::kBFloat16 || kv == DType::kInt8; }
+
 struct SequenceData {
   SequenceData(const RaggedCase& c, size_t place) {
     const SequenceShape& shape = c.sequences[place];
     Random random(shape.seed != 0 ? shape.seed : 1000 + place);
     for (int32_t position = 0; position < shape.computed + shape.scheduled; ++position) {
-      q.push_back(random.normals(c.heads * c.head_dim));
+      // Numbers that bfloat16 holds, for the back ends that round q to a cache of it.
+      q.push_back(rounded(random.normals(c.heads * c.head_dim),
+                          kv_rounds(c.kv_dtype) ? DType::kBFloat16 : DType::kFloat32));
       k.push_back(random.normals(c.kv_heads * c.head_dim));
       v.push_back(random.normals(c.kv_heads * c.head_dim));
     }

@@ -34,9 +34,9 @@ struct StoredMatrix {
   WeightSegment segment(std::vector<int32_t> row_order = {}, bool transposed = false) const {
     return {.matrix = matrix, .row_order = std::move(row_order), .transposed = transposed};
   }
-  std::unique_ptr<PackedWeight> pack(Backend& backend, DType dtype) const {
+  std::unique_ptr<PackedWeight> pack(Backend& backend, const WeightTarget& target) const {
     const WeightSegment only = segment();
-    return backend.pack({&only, 1}, dtype);
+    return backend.pack({&only, 1}, target);
   }
 
   std::vector<std::byte> bytes;
