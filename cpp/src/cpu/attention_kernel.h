@@ -23,30 +23,6 @@ inline constexpr int kQueryRows = 3;
 #else
 inline constexpr int kQueryRows = 2;
 #endif
-// Positions whose keys, and whose values, follow each other in a chunk.
-inline constexpr int64_t kRun = 16;
-inline constexpr int kChunkRuns = static_cast<int>(kKeyChunk / kRun);
-
-#if defined(OCTAVO_ISA_AVX512_BF16)
-template <class E>
-inline constexpr bool kDots = kPaired<E>;
-using WideInt8 = BFloat16;
-#else
-template <class E>
-inline constexpr bool kDots = false;
-using WideInt8 = float;
-#endif
-
-// What the kernel reads of a cache of E.
-template <class E>
-struct ReadAs {
-  using Type = E;
-};
-template <>
-struct ReadAs<Int8> {
-  using Type = WideInt8;
-};
-
 // Keys [begin, end) of the chunk.
 struct KeyRange {
   int64_t begin, end;
@@ -78,155 +54,6 @@ OCTAVO_INLINE QueryRows query_rows(const AttentionTask& task) {
   return state;
 }
 
-// Where the keys and values of one chunk lie. Both are at the first position of each run.
-template <class E>
-struct Chunk {
-  const E* keys[kChunkRuns];    // as in a block
-  const E* values[kChunkRuns];  // as in a block
-  int64_t key_stride;           // positions of a block
-};
-
-template <class E>
-OCTAVO_INLINE const E* block_address(const AttentionTask& task, int64_t position) {
-  const int64_t block = task.block_table[position / task.block_size];
-  return static_cast<const E*>(task.kv) + block * task.block_elements;
-}
-
-// The KV head's keys and values in a block.
-template <class E>
-OCTAVO_INLINE int64_t head_keys(const AttentionTask& task) {
-  return task.kv_head * kv_key_elements(kDType<E>, task.head_dim, task.block_size);
-}
-template <class E>
-OCTAVO_INLINE int64_t head_values(const AttentionTask& task) {
-  return task.kv_heads * kv_key_elements(kDType<E>, task.head_dim, task.block_size) +
-         task.kv_head * kv_value_elements(kDType<E>, task.head_dim, task.block_size);
-}
-
-// The scales of a head's keys, or of its values.
-OCTAVO_INLINE const float* key_scales(const AttentionTask& task, const Int8* keys) {
-  const Int8* end = keys + kv_key_elements(DType::kInt8, task.head_dim, task.block_size);
-  return reinterpret_cast<const float*>(end) - task.block_size;
-}
-OCTAVO_INLINE const float* value_scales(const AttentionTask& task, const Int8* values) {
-  const Int8* end = values + kv_value_elements(DType::kInt8, task.head_dim, task.block_size);
-  return reinterpret_cast<const float*>(end) - task.block_size;
-}
-
-// Keys and values one by one, as a block of kKeyChunk positions of S.
-template <class E, class S>
-void gather_chunk(const AttentionTask& task, int64_t first, int64_t count, S* keys, S* values) {
-  const auto elements = static_cast<size_t>(padded_head_dim(task.head_dim) * kKeyChunk);
-  __builtin_memset(keys, 0, elements * sizeof(S));
-  __builtin_memset(values, 0, elements * sizeof(S));
-  const int64_t key_offset = head_keys<E>(task), value_offset = head_values<E>(task);
-  for (int64_t j = 0; j < count; ++j) {
-    const E* block = block_address<E>(task, first + j);
-    const int64_t place = (first + j) % task.block_size;
-    const auto copy = [&](const E* from, S* to, float scale) {
-      if constexpr (kDType<E> == DType::kInt8) {
-        store_element(to, static_cast<float>(from->number) * scale);
-      } else {
-        *to = *from;
-      }
-    };
-    float key_scale = 1, value_scale = 1;
-    if constexpr (kDType<E> == DType::kInt8) {
-      key_scale = key_scales(task, block + key_offset)[place];
-      value_scale = value_scales(task, block + value_offset)[place];
-    }
-    for (int64_t d = 0; d < task.head_dim; ++d) {
-      copy(block + key_offset + key_place<E>(d, place, task.block_size),
-           keys + key_place<S>(d, j, kKeyChunk), key_scale);
-      copy(block + value_offset + value_place<E>(d, place, task.head_dim),
-           values + value_place<S>(d, j, task.head_dim), value_scale);
-    }
-  }
-}
-
-#if defined(OCTAVO_ISA_AVX512_BF16)
-// 32 integers, each times its scale, as bfloat16.
-OCTAVO_INLINE void widen_pairs(const Int8* from, Vec lower_scale, Vec upper_scale, BFloat16* to) {
-  const Vec lower = load_small<int8_t>(reinterpret_cast<const uint8_t*>(from), 0);
-  const Vec upper = load_small<int8_t>(reinterpret_cast<const uint8_t*>(from), 1);
-  const auto pairs = _mm512_cvtne2ps_pbh(upper * upper_scale, lower * lower_scale);
-  __builtin_memcpy(to, &pairs, sizeof pairs);
-}
-
-// As gather_chunk, a run of positions at a time.
-OCTAVO_INLINE void widen_chunk(const AttentionTask& task, int64_t first, int64_t count,
-                               BFloat16* keys, BFloat16* values) {
-  const IntVec twice = lane_index() >> 1;  // each scale for a pair of lanes
-  for (int64_t j = 0; j < count; j += kRun) {
-    const Int8* block = block_address<Int8>(task, first + j);
-    const int64_t place = (first + j) % task.block_size;
-    const Int8* key = block + head_keys<Int8>(task);
-    const Int8* value = block + head_values<Int8>(task);
-    // The scales of positions that do not exist may be anything.
-    const int64_t left = count - j < kRun ? count - j : kRun;
-    const Vec of_keys = load_n(key_scales(task, key) + place, left);
-    const Vec of_values = load_n(value_scales(task, value) + place, left);
-    const Vec lower = __builtin_shuffle(of_keys, twice);
-    const Vec upper = __builtin_shuffle(of_keys, twice + 8);
-    for (int64_t pair = 0; 2 * pair < task.head_dim; ++pair) {
-      widen_pairs(key + (pair * task.block_size + place) * 2, lower, upper,
-                  keys + (pair * kKeyChunk + j) * 2);
-    }
-    for (int64_t pair = 0; 2 * pair < left; ++pair) {
-      const Vec scale =
-          __builtin_shuffle(of_values, (lane_index() & 1) + static_cast<int32_t>(2 * pair));
-      const Int8* from = value + (place / 2 + pair) * task.head_dim * 2;
-      BFloat16* to = values + (j / 2 + pair) * task.head_dim * 2;
-      for (int64_t d = 0; d < task.head_dim; d += kLanes) {
-        widen_pairs(from + d * 2, scale, scale, to + d * 2);
-      }
-    }
-  }
-}
-#endif
-
-// The chunk at position `first`, of which `count` keys exist, as S. Runs beyond them point at the
-// first one, for their scores are never used.
-template <class E, class S>
-void locate_chunk(const AttentionTask& task, int64_t first, int64_t count, const QueryRows& state,
-                  Chunk<S>& chunk) {
-  constexpr bool kWidened = kDType<E> == DType::kInt8;
-  const bool whole_runs = task.block_size % kRun == 0;
-  const int64_t runs = (count + kRun - 1) / kRun;
-  if constexpr (!kWidened) {
-    if (whole_runs) {
-      chunk.key_stride = task.block_size;
-      const int64_t key_offset = head_keys<E>(task), value_offset = head_values<E>(task);
-      for (int64_t run = 0; run < runs; ++run) {
-        const E* block = block_address<E>(task, first + run * kRun);
-        const int64_t place = (first + run * kRun) % task.block_size;
-        chunk.keys[run] = block + key_offset + key_place<E>(0, place, task.block_size);
-        chunk.values[run] = block + value_offset + value_place<E>(0, place, task.head_dim);
-      }
-    }
-  }
-  if (kWidened || !whole_runs) {
-    chunk.key_stride = kKeyChunk;
-    S* keys = reinterpret_cast<S*>(state.keys);
-    S* values = reinterpret_cast<S*>(state.values);
-#if defined(OCTAVO_ISA_AVX512_BF16)
-    if constexpr (kWidened) {
-      if (whole_runs && task.head_dim % kLanes == 0) {
-        widen_chunk(task, first, count, keys, values);
-      } else {
-        gather_chunk<E, S>(task, first, count, keys, values);
-      }
-    } else
-#endif
-      gather_chunk<E, S>(task, first, count, keys, values);
-    for (int64_t run = 0; run < runs; ++run) {
-      chunk.keys[run] = keys + key_place<S>(0, run * kRun, kKeyChunk);
-      chunk.values[run] = values + value_place<S>(0, run * kRun, task.head_dim);
-    }
-  }
-  for (int64_t run = runs; run < kChunkRuns; ++run) chunk.keys[run] = chunk.keys[0];
-}
-
 // sums [R][kTileVecs] += q at element `d` * the keys' (kUpper: of the upper element of a pair).
 template <class E, bool kUpper, int R>
 OCTAVO_INLINE void score_step(const E* const (&keys)[kTileVecs], int64_t at,
@@ -244,29 +71,20 @@ OCTAVO_INLINE void score_step(const E* const (&keys)[kTileVecs], int64_t at,
 }
 
 #if defined(OCTAVO_ISA_AVX512_BF16)
-OCTAVO_INLINE __m512bh load_pairs(const void* p) {
-  __m512bh pairs;
-  __builtin_memcpy(&pairs, p, sizeof pairs);
-  return pairs;
-}
-OCTAVO_INLINE __m512bh broadcast_pair(const float* p) {
-  return bits_as<__m512bh>(IntVec{} + bits_as<int32_t>(*p));
-}
-
 template <int R>
 OCTAVO_INLINE void score_pairs(const BFloat16* const (&keys)[kTileVecs], int64_t key_stride,
                                const float* __restrict q, int64_t q_stride, int64_t pairs,
                                Vec (&sums)[R][kTileVecs]) {
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    __m512bh key[kTileVecs];
+    PairVec key[kTileVecs];
 #pragma GCC unroll 4
     for (int v = 0; v < kTileVecs; ++v) key[v] = load_pairs(keys[v] + pair * 2 * key_stride);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const __m512bh value = broadcast_pair(q + r * q_stride + pair);
+      const PairVec value = broadcast_pair(q + r * q_stride + pair);
 #pragma GCC unroll 4
       for (int v = 0; v < kTileVecs; ++v) {
-        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], key[v], value);
+        sums[r][v] = dot_pairs(sums[r][v], key[v], value);
       }
     }
   }
@@ -341,8 +159,7 @@ OCTAVO_INLINE float weigh_row(float* scores, float maximum, int64_t vecs) {
     total = total + weight;
     if constexpr (kDots<E>) {
 #if defined(OCTAVO_ISA_AVX512_BF16)
-      const auto half = _mm512_cvtneps_pbh(weight);
-      __builtin_memcpy(scores + v * kLanes / 2, &half, sizeof half);
+      store_rounded(weight, reinterpret_cast<uint8_t*>(scores + v * kLanes / 2));
 #endif
     } else {
       store(scores + v * kLanes, weight);
@@ -417,8 +234,7 @@ OCTAVO_INLINE void value_pairs(const Chunk<BFloat16>& chunk, KeyRange range, int
   for (int64_t pair = range.begin / 2; 2 * pair < range.end; ++pair) {
     const BFloat16* p =
         chunk.values[pair / (kRun / 2)] + (pair % (kRun / 2) * head_dim + element) * 2;
-    const IntVec kept = IntVec{} + (2 * pair + 1 < range.end ? -1 : 0xffff);
-    __m512bh value[V];
+    PairVec value[V];
     if (V == 1 && partial != 0) {
       int32_t lanes[kLanes] = {};
       __builtin_memcpy(lanes, p, static_cast<size_t>(partial) * sizeof(int32_t));
@@ -429,13 +245,13 @@ OCTAVO_INLINE void value_pairs(const Chunk<BFloat16>& chunk, KeyRange range, int
     }
     if (2 * pair + 1 == range.end) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) value[v] = bits_as<__m512bh>(bits_as<IntVec>(value[v]) & kept);
+      for (int v = 0; v < V; ++v) value[v] = bits_as<PairVec>(bits_as<IntVec>(value[v]) & 0xffff);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const __m512bh weight = broadcast_pair(weights + r * kKeyChunk + pair);
+      const PairVec weight = broadcast_pair(weights + r * kKeyChunk + pair);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], value[v], weight);
+      for (int v = 0; v < V; ++v) sums[r][v] = dot_pairs(sums[r][v], value[v], weight);
     }
   }
 }
@@ -592,7 +408,7 @@ void attention(const AttentionTask& task) {
   for (int64_t first = start > 0 ? start / kKeyChunk * kKeyChunk : 0; first < keys;
        first += kKeyChunk) {
     const int64_t count = keys - first < kKeyChunk ? keys - first : kKeyChunk;
-    locate_chunk<E, S>(task, first, count, state, chunk);
+    locate_chunk<E, S>(task, first, count, state.keys, state.values, chunk);
     for (int64_t tile = 0; tile < tiles; ++tile) {  // of nearly equal heights
       const int64_t row = rows * tile / tiles, row_end = rows * (tile + 1) / tiles;
       visit_chunk_rows<S>(task, chunk, state, row, row_end - row, first);

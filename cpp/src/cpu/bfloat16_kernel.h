@@ -9,23 +9,11 @@
 
 namespace octavo::OCTAVO_ISA_NAMESPACE {
 
-#if defined(OCTAVO_ISA_AVX512)
-typedef __m512bh PairVec;
-OCTAVO_INLINE Vec dot_pairs(Vec sums, PairVec a, PairVec b) { return _mm512_dpbf16_ps(sums, a, b); }
-#else
-typedef bfloat16x8_t PairVec;
-OCTAVO_INLINE Vec dot_pairs(Vec sums, PairVec a, PairVec b) {
-  return bits_as<Vec>(vbfdotq_f32(bits_as<float32x4_t>(sums), a, b));
-}
-#endif
-
 struct RoundedRows {
   const uint8_t* data;
   int64_t stride;
   OCTAVO_INLINE PairVec pair(int64_t row, int64_t pair) const {
-    int32_t bits;
-    __builtin_memcpy(&bits, data + row * stride + 4 * pair, sizeof bits);
-    return bits_as<PairVec>(IntVec{} + bits);
+    return broadcast_pair(data + row * stride + 4 * pair);
   }
 };
 
@@ -41,9 +29,8 @@ OCTAVO_INLINE void dot_tile(const uint8_t* __restrict w, int64_t panel_stride, c
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
-        __builtin_memcpy(&weights[p][v],
-                         w + p * panel_stride + (pair * kPanelVecs + v) * sizeof(PairVec),
-                         sizeof(PairVec));
+        weights[p][v] =
+            load_pairs(w + p * panel_stride + (pair * kPanelVecs + v) * sizeof(PairVec));
       }
     }
 #pragma GCC unroll 16

@@ -72,8 +72,13 @@ OCTAVO_INLINE void rotate(float* __restrict x, const float* __restrict cos_sin,
   }
 }
 
-// A vector of a head as integers: number d goes to out[place(d)]. Returns their scale. A NaN or an
-// infinity makes it NaN.
+// Integers of 8 bits for numbers of up to this size: what the numbers are multiplied by, and their
+// scale. A NaN or an infinity makes the scale NaN.
+OCTAVO_INLINE float int8_inverse(float most) { return most > 0 ? 127.0f / most : 0.0f; }
+OCTAVO_INLINE float int8_scale(float most) { return most / 127.0f + most * 0.0f; }
+inline constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+
+// A vector of a head as integers: number d goes to out[place(d)]. Returns their scale.
 template <class Place>
 OCTAVO_INLINE float store_int8(const float* __restrict x, int64_t count, Int8* __restrict out,
                                const Place& place) {
@@ -83,13 +88,12 @@ OCTAVO_INLINE float store_int8(const float* __restrict x, int64_t count, Int8* _
     largest = size > largest ? size : largest;
   }
   const float most = bits_as<float>(largest);
-  const float inverse = most > 0 && most - most == 0 ? 127.0f / most : 0.0f;
+  const float inverse = int8_inverse(most);
   for (int64_t d = 0; d < count; ++d) {
-    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
     const float rounded = x[d] * inverse + kRound;
     out[place(d)].number = static_cast<int8_t>(bits_as<int32_t>(rounded));
   }
-  return most / 127.0f + most * 0.0f;  // infinity * 0 is NaN
+  return int8_scale(most);
 }
 
 // One head's key and value into the slot.
@@ -168,11 +172,9 @@ void read_row(const void* panel, int64_t lane, int64_t in, float* out) {
   for (int64_t k = 0; k < in; ++k) out[k] = load_element(column + panel_place<E>(k));
 }
 
-// x as integers of 8 bits with a scale for each block of 32. A NaN or an infinity makes the block's
-// scale NaN.
+// x as integers of 8 bits with a scale for each block of 32.
 void quantize_row(const float* x, int64_t in, void* out) {
   constexpr int kVecs = static_cast<int>(kQuantBlock) / kLanes;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
   typedef int8_t Bytes __attribute__((vector_size(kLanes)));
   int8_t* q = static_cast<int8_t*>(out);
   float* scales = reinterpret_cast<float*>(q + in);
@@ -188,7 +190,7 @@ void quantize_row(const float* x, int64_t in, void* out) {
       largest = size > largest ? size : largest;
     }
     const float most = bits_as<float>(max_lanes(largest));
-    const Vec inverse = broadcast(most > 0 ? 127.0f / most : 0.0f);
+    const Vec inverse = broadcast(int8_inverse(most));
     IntVec halves[2] = {};
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) {
@@ -201,7 +203,7 @@ void quantize_row(const float* x, int64_t in, void* out) {
     const int32_t lower = sum_lanes(halves[0]), upper = sum_lanes(halves[1]);
     counts[2 * block] = lower;
     counts[2 * block + 1] = upper;
-    scales[block] = most / 127.0f + most * 0.0f;  // infinity * 0 is NaN
+    scales[block] = int8_scale(most);
     sums[block] = scales[block] * static_cast<float>(lower + upper);
   }
 }

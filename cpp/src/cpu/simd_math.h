@@ -14,6 +14,17 @@ OCTAVO_INLINE Vec scale_by_power(Vec p, IntVec n) {
   return p * first * second;
 }
 
+// e^r for |r| <= log(2) / 2, to about an ulp.
+OCTAVO_INLINE Vec exp_reduced(Vec r) {
+  Vec p = broadcast(1.98756915e-4f);
+  p = fma(p, r, broadcast(1.39819995e-3f));
+  p = fma(p, r, broadcast(8.33345190e-3f));
+  p = fma(p, r, broadcast(4.16657959e-2f));
+  p = fma(p, r, broadcast(1.66666655e-1f));
+  p = fma(p, r, broadcast(5.00000012e-1f));
+  return fma(p, r * r, r) + broadcast(1.0f);
+}
+
 // e^(x + rest), |rest| being small, to about an ulp over the whole range; infinity above it, 0
 // below, NaN for NaN.
 OCTAVO_INLINE Vec exp(Vec x, Vec rest) {
@@ -25,13 +36,7 @@ OCTAVO_INLINE Vec exp(Vec x, Vec rest) {
   const Vec n = shifted - round;
   Vec r = fma(n, broadcast(-0.693359375f), clamped);  // log 2 in two parts
   r = fma(n, broadcast(2.12194440e-4f), r) + rest;
-  Vec p = broadcast(1.98756915e-4f);
-  p = fma(p, r, broadcast(1.39819995e-3f));
-  p = fma(p, r, broadcast(8.33345190e-3f));
-  p = fma(p, r, broadcast(4.16657959e-2f));
-  p = fma(p, r, broadcast(1.66666655e-1f));
-  p = fma(p, r, broadcast(5.00000012e-1f));
-  p = fma(p, r * r, r) + broadcast(1.0f);
+  const Vec p = exp_reduced(r);
   const IntVec power = bits_as<IntVec>(shifted) - bits_as<IntVec>(round);
   return select(x == x, scale_by_power(p, power), x);
 }
@@ -45,13 +50,7 @@ OCTAVO_INLINE Vec exp_nonpositive(Vec x) {
   const Vec n = shifted - round;
   Vec r = fma(n, broadcast(-0.693359375f), clamped);
   r = fma(n, broadcast(2.12194440e-4f), r);
-  Vec p = broadcast(1.98756915e-4f);
-  p = fma(p, r, broadcast(1.39819995e-3f));
-  p = fma(p, r, broadcast(8.33345190e-3f));
-  p = fma(p, r, broadcast(4.16657959e-2f));
-  p = fma(p, r, broadcast(1.66666655e-1f));
-  p = fma(p, r, broadcast(5.00000012e-1f));
-  p = fma(p, r * r, r) + broadcast(1.0f);
+  const Vec p = exp_reduced(r);
   // NaN makes an odd power of two here, and p * it is NaN.
   const Vec power = bits_as<Vec>((bits_as<IntVec>(shifted) - bits_as<IntVec>(round) + 127) << 23);
   return select(x <= low, Vec{}, p * power);

@@ -22,10 +22,6 @@ void TensorTable::add(StoredTensor tensor) {
   position->second = std::move(tensor);
 }
 
-// Bytes behind a tensor that are read while it is packed: most files hold tensors in the order in
-// which they are taken.
-constexpr uint64_t kReadAhead = uint64_t{32} << 20;
-
 const StoredTensor* TensorTable::find(std::string_view name) const {
   auto position = tensors_.find(name);
   for (size_t i = 0; position == tensors_.end() && i < prefixes_.size(); ++i) {
@@ -49,7 +45,7 @@ WeightTensor TensorTable::take(std::string_view name, std::span<const int64_t> s
                             "; expected F32, F16, BF16 or a GGUF form of 4 to 8 bits"));
   }
   found->file->check_size();
-  found->file->will_need(found->offset, found->bytes + kReadAhead);
+  found->file->will_need(found->offset, found->bytes);
   used_.insert(found->name);
   return {std::string(name), *found->scheme, found->shape,
           found->file->bytes().subspan(found->offset, found->bytes)};

@@ -3,7 +3,11 @@
 #include "cpu/kernels.inc"
 #include "cpu/linear_task.h"
 #include "cpu/rounded_rows.h"
+#if defined(OCTAVO_ISA_AVX512_BF16)
+#include "cpu/bfloat16_pairs.h"
+#endif
 #include "cpu/kv_layout.h"
+#include "cpu/kv_chunk.h"
 #include "cpu/attention_kernel.h"
 // clang-format on
 

@@ -3,6 +3,7 @@
 #include "cpu/kernels.inc"
 #include "cpu/linear_task.h"
 #include "cpu/rounded_rows.h"
+#include "cpu/bfloat16_pairs.h"
 #include "cpu/bfloat16_kernel.h"
 // clang-format on
 
