@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -100,6 +101,16 @@ std::vector<T> download_vector(Backend& backend, const Tensor& tensor) {
   std::vector<T> values(static_cast<size_t>(tensor.size()));
   backend.copy_to_host(values.data(), tensor);
   return values;
+}
+
+// All rows of a packed weight, [out_features, in_features], as the back end's tables give them.
+inline std::vector<float> read_back(Backend& backend, const PackedWeight& weight) {
+  std::vector<int32_t> ids(static_cast<size_t>(weight.out_features()));
+  std::iota(ids.begin(), ids.end(), 0);
+  const DeviceVector<int32_t> device_ids(backend, ids);
+  const DeviceMatrix out(backend, weight.out_features(), weight.in_features());
+  backend.embed({.ids = device_ids.view, .table = &weight, .out = out.view});
+  return out.download();
 }
 
 }  // namespace octavo::test

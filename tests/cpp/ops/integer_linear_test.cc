@@ -2,7 +2,6 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -64,15 +63,6 @@ std::vector<float> linear(Backend& backend, const PackedWeight& weight, const st
   const DeviceMatrix input(backend, tokens, weight.in_features(), x, layout);
   const DeviceMatrix out(backend, tokens, weight.out_features(), beside(layout));
   backend.linear({.x = input.view, .weight = &weight, .out = out.view});
-  return out.download();
-}
-
-std::vector<float> read_back(Backend& backend, const PackedWeight& weight) {
-  std::vector<int32_t> ids(static_cast<size_t>(weight.out_features()));
-  std::iota(ids.begin(), ids.end(), 0);
-  const DeviceVector<int32_t> device_ids(backend, ids);
-  const DeviceMatrix out(backend, weight.out_features(), weight.in_features());
-  backend.embed({.ids = device_ids.view, .table = &weight, .out = out.view});
   return out.download();
 }
 

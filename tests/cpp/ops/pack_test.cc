@@ -1,7 +1,6 @@
 // What a weight is after packing, read back by `embed`: one row an id.
 #include <doctest/doctest.h>
 
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -16,15 +15,6 @@
 
 namespace octavo::test {
 namespace {
-
-std::vector<float> read_back(Backend& backend, const PackedWeight& weight) {
-  std::vector<int32_t> ids(static_cast<size_t>(weight.out_features()));
-  std::iota(ids.begin(), ids.end(), 0);
-  const DeviceVector<int32_t> device_ids(backend, ids);
-  const DeviceMatrix out(backend, weight.out_features(), weight.in_features());
-  backend.embed({.ids = device_ids.view, .table = &weight, .out = out.view});
-  return out.download();
-}
 
 std::vector<float> decoded(const QuantizedMatrix& matrix) {
   std::vector<float> values(static_cast<size_t>(matrix.rows * matrix.cols));
