@@ -108,7 +108,11 @@ METRICS: dict[str, Metric] = {
 def metrics_of(workload: str, requests: Requests, answer: dict[str, float]) -> dict[str, float]:
     """The figures of one run."""
     if workload == "W1":
-        decode = (answer["num_tokens"] - 1) / (answer["last_token"] - answer["first_token"])
+        num_later = answer["num_tokens"] - answer["num_first"]
+        if num_later:
+            decode = num_later / (answer["last_token"] - answer["first_token"])
+        else:  # all came at once: the prompt's time cannot be told from theirs
+            decode = answer["num_tokens"] / answer["last_token"]
         return {
             "W1 ttft": answer["first_token"] * 1e3,
             "W1 decode": max(decode, answer.get("bench_tokens_per_second", 0.0)),

@@ -28,8 +28,9 @@ class Octavo(Adapter):
         if len(prompts) == 1 and not beams:
             num_tokens = 0
             for output in self._llm.stream(prompts, each):
-                timer.token()
-                num_tokens += len(output.outputs[0].token_ids)
+                num_new = len(output.outputs[0].token_ids)
+                timer.token(num_new)
+                num_tokens += num_new
             return timer.answer(num_tokens)
         outputs = self._llm.generate(prompts, each, use_tqdm=False)
         return timer.answer(sum(len(output.outputs[0].token_ids) for output in outputs))

@@ -85,7 +85,7 @@ def _take(handles: list[Any], timer: Timer) -> int:
             new = sum(len(output.generated_ids) for output in handle.read().values())
             count += new
             if index == 0:
-                timer.token()
+                timer.token(new)
     return count
 
 

@@ -7,9 +7,10 @@ on standard output (which it keeps to itself: what the engine prints goes to sta
      "options": {}}  ->  {}
         the most that the KV cache must hold at once; what blocks are not full of comes on top
     {"op": "run", "prompts": [[id, ...], ...], "output_lens": [n, ...], "beams": 0}
-        ->  {"seconds": s, "first_token": s, "last_token": s, "num_tokens": n}
+        ->  {"seconds": s, "first_token": s, "last_token": s, "num_first": n, "num_tokens": n}
         all prompts are handed in at once, greedy, ignoring the end of sequence; seconds count from
-        the call to the last result, and so do the times of the first prompt's tokens
+        the call to the last result, and so do the times of the first prompt's tokens; num_first
+        came together with the first one, because the engine was faster than who read its stream
     {"op": "memory"}  ->  {"peak_bytes": n, "weight_bytes": n, "kv_bytes_per_token": n}
     {"op": "start", "model": PATH, "threads": 2, "text": "...", "ids": [...], "options": {}}
         ->  {} after the first token; the process has just begun. {"seconds": s} where the adapter
@@ -36,15 +37,16 @@ class Timer:
         self._start = time.perf_counter()
         self.first: float | None = None
         self.last: float | None = None
+        self.num_first = 0
 
     def elapsed(self) -> float:
         return time.perf_counter() - self._start
 
-    def token(self) -> None:
-        """A token of the first prompt has come."""
+    def token(self, count: int = 1) -> None:
+        """One or more tokens of the first prompt have come, all at this moment."""
         self.last = self.elapsed()
         if self.first is None:
-            self.first = self.last
+            self.first, self.num_first = self.last, count
 
     def answer(self, num_tokens: int) -> Answer:
         """Called when all results are there."""
@@ -52,6 +54,7 @@ class Timer:
             "seconds": self.elapsed(),
             "first_token": self.first,
             "last_token": self.last,
+            "num_first": self.num_first,
             "num_tokens": num_tokens,
         }
 

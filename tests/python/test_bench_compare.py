@@ -48,9 +48,19 @@ def test_prompts_are_new_until_the_text_ends():
 
 
 def test_figures():
-    answer = {"seconds": 2.0, "first_token": 0.5, "last_token": 1.5, "num_tokens": 128}
+    answer = {
+        "seconds": 2.0,
+        "first_token": 0.5,
+        "last_token": 1.5,
+        "num_first": 1,
+        "num_tokens": 128,
+    }
     requests = {name: make(Corpus(range(50_000))) for name, make in WORKLOADS.items()}
     assert metrics_of("W1", requests["W1"], answer) == {"W1 ttft": 500.0, "W1 decode": 127.0}
+    merged = {**answer, "num_first": 8}
+    assert metrics_of("W1", requests["W1"], merged)["W1 decode"] == 120.0
+    at_once = {**answer, "num_first": 128, "last_token": 0.5}
+    assert metrics_of("W1", requests["W1"], at_once)["W1 decode"] == 256.0
     faster = {**answer, "bench_tokens_per_second": 150.0}
     assert metrics_of("W1", requests["W1"], faster)["W1 decode"] == 150.0
     assert metrics_of("W2", requests["W2"], answer) == {"W2": 64.0}
