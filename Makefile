@@ -8,6 +8,10 @@ VENV ?= .venv
 MODELS ?= .models
 # The source of xgrammar, as tools/fetch_xgrammar.py leaves it.
 XGRAMMAR := .deps/xgrammar-0.2.8/.sha256
+# The CUDA back end is compiled, for the H100, where nvcc is; it runs where a GPU is (bench/gpu_check.sh).
+NVCC := $(shell command -v nvcc)
+CUBLAS := $(if $(NVCC),.deps/cublas-13.1.0.3/.sha256)
+CUDA_OPTIONS := $(if $(NVCC),-DOCTAVO_BUILD_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90a-real)
 
 BIN := $(CURDIR)/$(VENV)/bin
 PY := $(BIN)/python
@@ -22,9 +26,9 @@ endif
 
 STAMPS := $(VENV)/stamps
 # Directories are listed too, so that deleting a file counts as a change.
-SOURCES := $(shell find cpp python cmake third_party -name __pycache__ -prune -o -print) \
+SOURCES := $(shell find cpp cuda python cmake third_party -name __pycache__ -prune -o -print) \
            CMakeLists.txt pyproject.toml VERSION
-CXX_FILES = $(shell find cpp tests python -name '*.h' -o -name '*.cc')
+CXX_FILES = $(shell find cpp cuda tests python bench -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
 BASE ?= main
 
 .NOTPARALLEL:
@@ -40,8 +44,8 @@ test: lint ctest pytest  ## Lints, runs the C++ and the Python tests
 
 build: $(STAMPS)/package  ## Builds and installs the package into .venv
 
-ctest: build
-	cmake --preset wheel
+ctest: build $(CUBLAS)
+	cmake --preset wheel $(CUDA_OPTIONS)
 	cmake --build $(BUILD)
 	ctest --test-dir $(BUILD) --output-on-failure -j 2
 
@@ -98,6 +102,10 @@ $(STAMPS)/tools: pyproject.toml | $(STAMPS)/venv
 
 $(XGRAMMAR): tools/fetch_xgrammar.py | $(STAMPS)/tools
 	$(PY) tools/fetch_xgrammar.py
+	@touch $@
+
+.deps/cublas-13.1.0.3/.sha256: tools/fetch_cublas_headers.py | $(STAMPS)/tools
+	$(PY) tools/fetch_cublas_headers.py
 	@touch $@
 
 $(STAMPS)/package: $(SOURCES) $(XGRAMMAR) | $(STAMPS)/tools

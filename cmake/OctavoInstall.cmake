@@ -17,6 +17,9 @@ set(octavo_cmakedir ${octavo_libdir}/cmake/octavo)
 install(TARGETS octavo EXPORT octavoTargets
         LIBRARY DESTINATION ${octavo_libdir} ARCHIVE DESTINATION ${octavo_libdir}
         INCLUDES DESTINATION ${octavo_includedir})
+if(OCTAVO_BUILD_CUDA)
+  install(TARGETS octavo_cuda LIBRARY DESTINATION ${octavo_libdir})
+endif()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/cpp/include/ DESTINATION ${octavo_includedir}
         FILES_MATCHING PATTERN "*.h")
 install(FILES ${PROJECT_BINARY_DIR}/generated/octavo/version.h

@@ -77,11 +77,12 @@ def _close(layer: Layer, layers: dict[str, Layer], path: list[str]) -> None:
         layer.headers |= layers[entry].headers
 
 
-def _is_allowed(layer: Layer, quoted: bool, target: str) -> bool:
-    if "/" not in target and quoted:
-        return (
-            layer.name in DIRECTORIES
-        )  # a file beside it; in cpp/src every include names its layer
+def _is_allowed(layer: Layer, quoted: bool, target: str, root: Path) -> bool:
+    # A file of its own; in cpp/src every include names its layer.
+    if quoted and layer.name in DIRECTORIES:
+        own = root / DIRECTORIES[layer.name] / target
+        if "/" not in target or own.is_file():
+            return True
     directory = target.split("/")[0]
     if directory in THIRD_PARTY_DIRECTORIES:
         return THIRD_PARTY in layer.allowed
@@ -94,7 +95,7 @@ def check_file(path: Path, layer: Layer, root: Path) -> list[str]:
     errors = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         match = INCLUDE.match(line)
-        if match and not _is_allowed(layer, match[1] == '"', match[2]):
+        if match and not _is_allowed(layer, match[1] == '"', match[2], root):
             place = f"{path.relative_to(root)}:{number}"
             allowed = ", ".join(sorted({layer.name, *layer.allowed, *layer.headers}))
             errors.append(f"{place}: {layer.name} may not include {match[2]}, only {allowed}")

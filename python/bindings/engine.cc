@@ -92,9 +92,9 @@ void bind_constructor(nb::class_<Engine>& engine) {
       [](Engine* self, std::string model, std::string device, std::string dtype,
          std::string quantization, std::string kv_cache_dtype, std::string load_format,
          int64_t max_model_len, int32_t max_num_seqs, int32_t max_num_batched_tokens,
-         int64_t kv_cache_memory_bytes, int64_t num_kv_blocks, bool enable_prefix_caching,
-         bool enable_chunked_prefill, int32_t num_threads, int32_t max_logprobs,
-         std::string logprobs_mode, uint64_t seed) {
+         int64_t kv_cache_memory_bytes, int64_t num_kv_blocks, double gpu_memory_utilization,
+         bool enable_prefix_caching, bool enable_chunked_prefill, int32_t num_threads,
+         int32_t max_logprobs, std::string logprobs_mode, uint64_t seed) {
         const WithoutGil unlocked;
         new (self) Engine({.model = std::move(model),
                            .device = std::move(device),
@@ -107,6 +107,7 @@ void bind_constructor(nb::class_<Engine>& engine) {
                            .max_num_batched_tokens = max_num_batched_tokens,
                            .kv_cache_memory_bytes = kv_cache_memory_bytes,
                            .num_kv_blocks = num_kv_blocks,
+                           .gpu_memory_utilization = gpu_memory_utilization,
                            .enable_prefix_caching = enable_prefix_caching,
                            .enable_chunked_prefill = enable_chunked_prefill,
                            .num_threads = num_threads,
@@ -123,6 +124,7 @@ void bind_constructor(nb::class_<Engine>& engine) {
       nb::arg("max_num_batched_tokens") = defaults.max_num_batched_tokens,
       nb::arg("kv_cache_memory_bytes") = defaults.kv_cache_memory_bytes,
       nb::arg("num_kv_blocks") = defaults.num_kv_blocks,
+      nb::arg("gpu_memory_utilization") = defaults.gpu_memory_utilization,
       nb::arg("enable_prefix_caching") = defaults.enable_prefix_caching,
       nb::arg("enable_chunked_prefill") = defaults.enable_chunked_prefill,
       nb::arg("num_threads") = defaults.num_threads,

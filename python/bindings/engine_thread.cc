@@ -140,12 +140,14 @@ class PyEngineThread {
 
 RequestId add_request(const PyEngineThread& self, nb::handle prompt, const SamplingParams& params,
                       const PyOutputQueue& outputs, const std::string& cache_salt,
-                      std::optional<nb::set> owned) {
+                      std::optional<nb::set> owned, bool whole) {
   const std::vector<int32_t> ids = to_token_ids(prompt);
   const std::shared_ptr<OutputQueue>& queue = outputs.shared();
   const SamplingParams own = own_processors(params);
-  const RequestId id = self.with_thread(
-      [&](EngineThread& thread) { return thread.add_request(ids, own, queue, cache_salt); });
+  const Delivery delivery = whole ? Delivery::kWhole : Delivery::kEachStep;
+  const RequestId id = self.with_thread([&](EngineThread& thread) {
+    return thread.add_request(ids, own, queue, cache_salt, delivery);
+  });
   // Within the call: Python handles a signal only after it, when the caller knows the id.
   if (owned) owned->add(id);
   return id;
@@ -199,7 +201,8 @@ void bind_engine_thread(nb::module_& m) {
   nb::class_<PyEngineThread>(m, "EngineThread", "Steps an engine while there is work.")
       .def(nb::init<nb::handle_t<Engine>>(), nb::arg("engine"))
       .def("add_request", &add_request, nb::arg("prompt_token_ids"), nb::arg("params"),
-           nb::arg("outputs"), nb::arg("cache_salt") = "", nb::arg("owned") = nb::none())
+           nb::arg("outputs"), nb::arg("cache_salt") = "", nb::arg("owned") = nb::none(),
+           nb::arg("whole") = false)
       .def("add_beam_search", &add_beam_search, nb::arg("prompt_token_ids"), nb::arg("params"),
            nb::arg("outputs"), nb::arg("cache_salt") = "", nb::arg("owned") = nb::none())
       .def(

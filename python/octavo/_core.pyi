@@ -257,9 +257,10 @@ class Engine:
         load_format: str = "auto",
         max_model_len: int = 0,
         max_num_seqs: int = 256,
-        max_num_batched_tokens: int = 4096,
+        max_num_batched_tokens: int = 0,
         kv_cache_memory_bytes: int = 0,
         num_kv_blocks: int = 0,
+        gpu_memory_utilization: float = 0.9,  # of what is free; above 0, at most 1
         enable_prefix_caching: bool = True,
         enable_chunked_prefill: bool = True,
         num_threads: int = 0,
@@ -341,9 +342,10 @@ class EngineThread:
         outputs: OutputQueue,
         cache_salt: str = "",
         owned: set[int] | None = None,
+        whole: bool = False,
     ) -> int:
         """As ``Engine.add_request``; the request's outputs go to ``outputs``, where some may be
-        before this returns."""
+        before this returns. ``whole``: one for each sample, when it ends."""
 
     def add_beam_search(
         self,

@@ -53,6 +53,7 @@ class Batch:
         core = self._core
         make = BeamRequest if isinstance(job.params, BeamSearchParams) else Request
         request = make(request_id, job, core.text_rules, kind, core.stream_interval)
+        request.whole = _whole(job, kind)
         if core.in_flight.setdefault(request_id, (self, request))[1] is not request:
             raise ValidationError(
                 f"request_id {request_id!r} is in flight; expected one that is not"
@@ -69,7 +70,7 @@ class Batch:
         thread, params = self._core.thread(), job.core_params
         if isinstance(params, _core.SamplingParams):
             return thread.add_request(
-                job.token_ids, params, self._queue, job.cache_salt, self._owned
+                job.token_ids, params, self._queue, job.cache_salt, self._owned, _whole(job, kind)
             )
         params.stream = kind != RequestOutputKind.FINAL_ONLY
         return thread.add_beam_search(
@@ -137,7 +138,8 @@ class Batch:
 
     def ask_to_abort(self, request: Request) -> None:
         """Ends a request for its caller, who gets what there is. May be called from any thread."""
-        self._to_abort.append(request)
+        if not request.whole:  # else its last output comes
+            self._to_abort.append(request)
         self._core.abort_in_engine([request.engine_id])
         if self._on_abort is not None:
             self._on_abort()
@@ -178,3 +180,9 @@ class Batch:
         self._live.pop(request.engine_id, None)
         self._owned.discard(request.engine_id)
         self._core.in_flight.pop(request.request_id, None)
+
+
+def _whole(job: Job, kind: RequestOutputKind) -> bool:
+    """Whether nobody looks at a request before its end, not even for a stop string."""
+    plain = isinstance(job.core_params, _core.SamplingParams) and not job.params.stop
+    return plain and kind == RequestOutputKind.FINAL_ONLY

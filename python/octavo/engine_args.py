@@ -27,6 +27,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_num_batched_tokens": None,
     "kv_cache_memory_bytes": None,
     "num_gpu_blocks_override": None,
+    "gpu_memory_utilization": 0.9,
     "enable_prefix_caching": None,
     "enable_chunked_prefill": None,
     "max_logprobs": 20,
@@ -63,7 +64,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "enable_expert_parallel": (False,),
     "distributed_executor_backend": (None, "uni", "mp"),
     "quantization_config": (None, {}),
-    "gpu_memory_utilization": (_ANY,),
     "cpu_offload_gb": (0,),
     "offload_group_size": (0,),
     "offload_num_in_group": (1,),
@@ -220,6 +220,7 @@ def engine_kwargs(options: Mapping[str, Any]) -> dict[str, Any]:
         "max_model_len": _max_model_len(options["max_model_len"]),
         "kv_cache_memory_bytes": _count("kv_cache_memory_bytes", options, least=0),
         "num_kv_blocks": _count("num_gpu_blocks_override", options, least=0),
+        "gpu_memory_utilization": _share("gpu_memory_utilization", options),
         "num_threads": _count("num_threads", options, least=0),
         "max_logprobs": _count("max_logprobs", options, least=-1),
         "logprobs_mode": _logprobs_mode(options["logprobs_mode"]),
@@ -268,6 +269,17 @@ def _count(name: str, options: Mapping[str, Any], *, least: int) -> int:
             value=value,
         )
     return value
+
+
+def _share(name: str, options: Mapping[str, Any]) -> float:
+    value = options[name]
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
+        raise validation_error(
+            f"{name} must be a number above 0 and at most 1, got {value!r}",
+            parameter=name,
+            value=value,
+        )
+    return float(value)
 
 
 def _max_model_len(value: Any) -> int:

@@ -63,6 +63,8 @@ def _form(annotation: str) -> dict[str, Any]:
     metavar = {"metavar": "VALUE"}
     if kinds == {"int"}:
         return {**metavar, "type": int}
+    if kinds == {"float"}:
+        return {**metavar, "type": float}
     if annotation.startswith("Mapping"):
         return {"metavar": "JSON", "type": json_object}
     return metavar

@@ -34,14 +34,19 @@ class LLM(OfflineGeneration):
         kv_cache_dtype: "float32", "bfloat16", "float16", or "int8", with a scale for each vector
             of a head; "auto" is as ``dtype``, but bfloat16 where ``dtype`` is "auto" and the
             matrices are multiplied as integers.
-        device: "auto", "cpu", or "ref" (the scalar reference).
+        device: "auto" (a GPU where there is one, else the CPU), "cpu", "cuda", "cuda:1" (the second
+            GPU), or "ref" (the scalar reference).
         load_format: "auto", "safetensors", "gguf", or "dummy" for random weights.
         seed: for requests without a seed of their own.
         max_model_len: tokens of prompt and output, by default what the model was made for.
         max_num_seqs: sequences in one step, by default 256.
-        max_num_batched_tokens: the token budget of one step, by default 4096.
-        kv_cache_memory_bytes: memory for the KV cache.
+        max_num_batched_tokens: the token budget of one step, by default 4096, on a GPU 8192, or
+            16384 where it has 60 GiB free.
+        kv_cache_memory_bytes: memory for the KV cache; on a GPU, by default what
+            gpu_memory_utilization leaves.
         num_gpu_blocks_override: the KV cache's size in blocks of 16 tokens.
+        gpu_memory_utilization: the share of a GPU's memory that is taken for weights, workspace and
+            KV cache, of what is free at the start. It means nothing on a CPU.
         enable_prefix_caching: share the KV cache of common beginnings, by default on.
         enable_chunked_prefill: compute long prompts over several steps, by default on.
         max_logprobs: the most log-probabilities a token that a request may ask for; -1: any number.
@@ -84,6 +89,7 @@ class LLM(OfflineGeneration):
         max_num_batched_tokens: int | None = None,
         kv_cache_memory_bytes: int | None = None,
         num_gpu_blocks_override: int | None = None,
+        gpu_memory_utilization: float = 0.9,
         enable_prefix_caching: bool | None = None,
         enable_chunked_prefill: bool | None = None,
         max_logprobs: int = 20,

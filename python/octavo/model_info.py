@@ -14,8 +14,8 @@ class ModelInfo:
     dtype: str  # of the weights in memory that are not quantized
     quantization: str  # gguf, int8, or none
     kv_cache_dtype: str
-    device: str
-    isa: str  # the instruction set that the kernels use
+    device: str  # cpu, cuda or ref
+    isa: str  # the instruction set that the kernels use: avx512, sm_90
     num_threads: int
     vocab_size: int
     hidden_size: int

@@ -130,6 +130,7 @@ class Request:
     """
 
     engine_id = -1  # set when the engine has it
+    whole = False  # what the samples produce comes as one output for each
 
     def __init__(
         self,

@@ -348,6 +348,11 @@ TEST_CASE("dummy weights need a configuration alone, and are always the same") {
   }
   CHECK(std::abs(sum / 30000) < 0.0005);
   CHECK(std::abs(std::sqrt(squares / 30000) - 0.02) < 0.0002);
+  const WeightTensor noise = first->take("a.weight", {100, 300});
+  CHECK(noise.data.empty());  // made where it is wanted
+  CHECK(noise.matrix().noise_seed != 0);
+  CHECK(a[0] == -0x1.7ap-5f);
+  CHECK(a[29999] == -0x1.1ap-7f);
   CHECK(values_of(first->take("model.norm.weight", {3})) == std::vector<float>{1, 1, 1});
   CHECK(values_of(first->take("q_proj.bias", {2})) == std::vector<float>{0, 0});
   CHECK(first->unused().empty());

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <numeric>
 #include <set>
 #include <thread>
 
@@ -102,6 +103,65 @@ TEST_CASE("outputs go to the queue that the request named, under its id, in orde
   CHECK(stage.queue->take(0ms).empty());
   stage.settle();
   CHECK(stage.thread->stats().num_running == 0);
+}
+
+TEST_CASE("whole delivery: one output for each sample, when it ends") {
+  Stage stage;
+  const RequestId a =
+      stage.thread->add_request(kPrompt, tokens(20, 2), stage.queue, {}, Delivery::kWhole);
+  const std::vector<RequestOutput> outputs = stage.take_finished(1, *stage.queue);
+  REQUIRE(outputs.size() == 2);
+  std::vector<int32_t> expected(20);
+  std::iota(expected.begin(), expected.end(), 0);
+  for (const RequestOutput& output : outputs) {
+    CHECK(output.request_id == a);
+    CHECK(output.new_token_ids == expected);
+    CHECK(output.finish_reason == FinishReason::kLength);
+    CHECK(output.request_finished == (&output == &outputs.back()));
+  }
+  CHECK(outputs[0].sample_index != outputs[1].sample_index);
+}
+
+TEST_CASE("whole delivery: an abort gives what there is") {
+  Stage stage;
+  const RequestId a =
+      stage.thread->add_request(kPrompt, endless(), stage.queue, {}, Delivery::kWhole);
+  while (stage.thread->stats().num_steps < 3) std::this_thread::yield();
+  stage.thread->abort(a);
+  const std::vector<RequestOutput> outputs = stage.take_finished(1, *stage.queue);
+  REQUIRE(outputs.size() == 1);
+  CHECK(outputs[0].finish_reason == FinishReason::kAbort);
+  REQUIRE(outputs[0].new_token_ids.size() >= 2);
+  for (size_t i = 0; i < outputs[0].new_token_ids.size(); ++i) {
+    CHECK(outputs[0].new_token_ids[i] == static_cast<int32_t>(i));
+  }
+  stage.settle();
+  CHECK(stage.queue->take(0ms).empty());
+}
+
+TEST_CASE("whole delivery: an abort of a sample, and one before the engine has the request") {
+  Stage stage;
+  const RequestId a =
+      stage.thread->add_request(kPrompt, endless(2), stage.queue, {}, Delivery::kWhole);
+  while (stage.thread->stats().num_steps < 3) std::this_thread::yield();
+  stage.thread->abort_sample(a, 1);
+  std::vector<RequestOutput> outputs = stage.queue->take(kForever);
+  REQUIRE(outputs.size() == 1);
+  CHECK(outputs[0].sample_index == 1);
+  CHECK(outputs[0].finish_reason == FinishReason::kAbort);
+  CHECK_FALSE(outputs[0].request_finished);
+  stage.thread->abort(a);
+  outputs = stage.take_finished(1, *stage.queue);
+  REQUIRE(outputs.size() == 1);
+  CHECK(outputs[0].sample_index == 0);
+  stage.thread->pause();
+  const RequestId b =
+      stage.thread->add_request(kPrompt, endless(), stage.queue, {}, Delivery::kWhole);
+  stage.thread->abort(b);
+  outputs = stage.take_finished(1, *stage.queue);
+  REQUIRE(outputs.size() == 1);
+  CHECK(outputs[0].request_id == b);
+  CHECK(outputs[0].new_token_ids.empty());
 }
 
 TEST_CASE("the time of submission is the caller's, not the step's") {

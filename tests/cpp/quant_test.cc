@@ -3,10 +3,12 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "octavo/error.h"
 #include "quant/decode.h"
+#include "tensor/dtype.h"
 
 namespace octavo {
 namespace {
@@ -148,6 +150,48 @@ TEST_CASE("a row is the part of the matrix that it names") {
     }
     CHECK_THROWS_AS(decode_row(matrix, matrix.rows, row.data()), InternalError);
     CHECK_THROWS_AS(decode_row(matrix, -1, row.data()), InternalError);
+  }
+}
+
+// Noise as it was first defined: dummy weights stay what they are, on every device.
+float noise_by_formula(uint64_t seed, uint64_t index) {
+  uint64_t state = seed + index * 0x9e3779b97f4a7c15u;
+  state = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9u;
+  state = (state ^ (state >> 27)) * 0x94d049bb133111ebu;
+  state = state ^ (state >> 31);
+  const uint64_t sum =
+      (state & 0xffff) + ((state >> 16) & 0xffff) + ((state >> 32) & 0xffff) + (state >> 48);
+  return (static_cast<float>(sum) - 131070.0f) * (0.02f * 1.7320508f / 65536.0f);
+}
+
+TEST_CASE("rows of noise are the formula's, rounded to the scheme") {
+  CHECK(noise_by_formula(1, 0) == -0x1.a6c13p-5f);
+  const std::pair<Scheme, DType> schemes[] = {{Scheme::kF32, DType::kFloat32},
+                                              {Scheme::kF16, DType::kFloat16},
+                                              {Scheme::kBF16, DType::kBFloat16}};
+  for (const auto& [scheme, dtype] : schemes) {
+    CAPTURE(scheme_info(scheme).name);
+    for (const uint64_t seed : {uint64_t{1}, uint64_t{0xcbf29ce484222325u}, ~uint64_t{0}}) {
+      const int64_t cols = 1037;
+      const QuantizedMatrix matrix{.scheme = scheme,
+                                   .rows = int64_t{1} << 40,
+                                   .cols = cols,
+                                   .data = nullptr,
+                                   .noise_seed = seed};
+      std::vector<float> row(static_cast<size_t>(cols));
+      for (int64_t i : {int64_t{0}, int64_t{77}, matrix.rows - 1}) {
+        decode_row(matrix, i, row.data());
+        std::vector<float> wanted(row.size());
+        for (size_t j = 0; j < wanted.size(); ++j) {
+          wanted[j] = noise_by_formula(seed, static_cast<uint64_t>(i * cols) + j);
+        }
+        std::vector<uint32_t> rounded(row.size());
+        convert_from_float(wanted.data(), wanted.size(), dtype, rounded.data());
+        convert_to_float(dtype, rounded.data(), wanted.size(), wanted.data());
+        CHECK(std::memcmp(row.data(), wanted.data(), row.size() * 4) == 0);
+      }
+      CHECK_THROWS_AS(decode_row(matrix, matrix.rows, row.data()), InternalError);
+    }
   }
 }
 

@@ -150,7 +150,7 @@ class House {
 
   // One step. `in_flight` is called while the plan is in flight, after it ran.
   void step(const std::function<void(const StepPlan&)>& in_flight = {}) {
-    const StepPlan plan = scheduler_.schedule();
+    const StepPlan plan = schedule();
     OCTAVO_CHECK(plan.empty() == live_.empty(), "a step without progress");
     if (plan.empty()) return;
     ++num_steps_;
@@ -165,8 +165,9 @@ class House {
 
   // A step whose model run throws: the engine ends its requests and goes on with the others.
   void failing_step() {
-    const StepPlan plan = scheduler_.schedule();
+    const StepPlan plan = schedule();
     if (plan.empty()) return;
+    reset_prefix_cache();  // it knows what the step was to compute
     for (const ScheduledSequence& scheduled : plan.sequences) end(scheduled.sequence_id);
     scheduler_.complete(plan);
     check_invariants(scheduler_, blocks_);
@@ -217,6 +218,13 @@ class House {
     live_.erase(std::find(live_.begin(), live_.end(), id));
   }
 
+  StepPlan schedule() {
+    for (int32_t block = 0; block < blocks_.num_blocks(); ++block) {
+      last_entry_ = std::max(last_entry_, blocks_.prefix_cache().entry_id(block));
+    }
+    return scheduler_.schedule();
+  }
+
   void check_plan(const StepPlan& plan) {
     int32_t num_tokens = 0;
     std::unordered_set<int64_t> ids;
@@ -264,8 +272,11 @@ class House {
     for (size_t i = 0; i < scheduled.tokens.size(); ++i) {
       const int32_t position = scheduled.num_computed + static_cast<int32_t>(i);
       const int32_t block = scheduled.block_table[position / setup_.block_size];
-      OCTAVO_CHECK(blocks_.pool().ref_count(block) == 1 && !blocks_.prefix_cache().contains(block),
-                   "request ", scheduled.sequence_id, " writes to a shared or cached block");
+      // Others may share it from this step on, which stores before it reads.
+      const bool own =
+          blocks_.pool().ref_count(block) == 1 && !blocks_.prefix_cache().contains(block);
+      OCTAVO_CHECK(own || blocks_.prefix_cache().entry_id(block) > last_entry_, "request ",
+                   scheduled.sequence_id, " writes to a shared or cached block");
       slot(scheduled, position) = {request.prints[position + 1], epoch_};
     }
   }
@@ -312,6 +323,7 @@ class House {
   std::vector<int64_t> live_;
   std::unordered_map<int64_t, Tokens> results_;
   uint64_t epoch_ = 0;
+  uint64_t last_entry_ = 0;  // of the prefix cache, when the step was scheduled
   int64_t next_id_ = 0;
   int64_t num_steps_ = 0;
   int64_t num_tokens_ = 0;

@@ -361,14 +361,14 @@ TEST_CASE("without memory it goes on sleeping, and a later wake_up succeeds") {
   for (int i = 0; i < 3; ++i) take(engine, traces);
 
   engine.sleep(2);
-  for (const int64_t mebibytes : {1, 20, 60}) {  // packed weights beside those of the checkpoint
+  for (const int64_t mebibytes : {1, 10, 20}) {
     CAPTURE(mebibytes);
     const MemoryLimit limit(mebibytes << 20);
     CHECK_THROWS_AS(engine.wake_up(), OutOfMemory);
     CHECK(engine.sleep_level() == 2);
   }
   {
-    const MemoryLimit limit(int64_t{140} << 20);  // for the weights alone
+    const MemoryLimit limit(int64_t{60} << 20);  // for the weights alone
     CHECK_THROWS_AS(engine.wake_up(), OutOfMemory);
     CHECK(engine.sleep_level() == 1);
   }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from beam_model import Found, NextLogprobs, Rules, log_softmax
+from device_under_test import DEVICE
 from engine_driver import Tokens
 from octavo import LLM, BeamSearchParams, RequestOutput, _core
 
@@ -20,7 +21,7 @@ def make_llm(model: str | Path, **options: Any) -> LLM:
     return LLM(
         str(model),
         **{
-            "device": "cpu",
+            "device": DEVICE,
             "dtype": "float32",
             "skip_tokenizer_init": True,
             "num_gpu_blocks_override": 1024,

@@ -3,6 +3,7 @@ and the parity table that is printed at the end of a run."""
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_under_test import DEVICE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -46,10 +48,33 @@ class ParityTable:
 
 
 _TABLE = pytest.StashKey[ParityTable]()
+# For each device that a test does not run on yet: lines of a pattern of node ids and a reason.
+_SKIPS = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = ParityTable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    listed = _SKIPS / f"skip_{DEVICE.partition(':')[0]}.txt"
+    if not listed.exists():
+        return
+    lines = [line.split(maxsplit=1) for line in listed.read_text().splitlines() if line.strip()]
+    skips = [(pattern, reason) for pattern, reason in lines if not pattern.startswith("#")]
+    used = set()
+    for item in items:
+        name = item.nodeid.removeprefix("tests/python/")
+        for pattern, reason in skips:
+            # Not fnmatch's classes: brackets are those of parameters.
+            if fnmatch.fnmatchcase(name, pattern.replace("[", "[[]")):
+                item.add_marker(pytest.mark.skip(reason=f"{DEVICE}: {reason}"))
+                used.add(pattern)
+    files = {item.path.name for item in items}
+    stale = [p for p, _ in skips if p not in used and p.partition("::")[0] in files]
+    whole = not any("::" in argument for argument in items[0].config.args) if items else False
+    if stale and whole and not items[0].config.option.keyword:
+        raise pytest.UsageError(f"{listed.name}: {', '.join(stale)} names no test")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

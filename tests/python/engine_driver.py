@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from device_under_test import DEVICE
 from octavo import _core
 
 Tokens = list[int]
@@ -16,7 +17,7 @@ def make_engine(model: str | Path, **options: Any) -> _core.Engine:
     return _core.Engine(
         **{
             "model": str(model),
-            "device": "cpu",
+            "device": DEVICE,
             "dtype": "float32",
             "num_kv_blocks": 256,
             **options,

@@ -389,6 +389,8 @@ class FakeEngineThread:
         self.paused = self._closed = False
         self._lock = threading.RLock()
         self._queues: dict[int, FakeOutputQueue] = {}
+        # Of requests that are delivered as a whole, by sample: what has been held back.
+        self._held: dict[int, dict[int, FakeOutput]] = {}
         self._thread = threading.Thread(target=self._run, daemon=True)
         if self.threaded:
             self._thread.start()
@@ -405,12 +407,25 @@ class FakeEngineThread:
             outputs = self.engine.step()
             for output in outputs:
                 queue = self._queues.get(output.request_id)
-                if queue is not None:
+                if queue is not None and not self._hold(output):
                     queue.put(output)
             for output in outputs:
                 if output.request_finished:
                     self._queues.pop(output.request_id, None)
             return True
+
+    def _hold(self, output: FakeOutput) -> bool:
+        samples = self._held.get(output.request_id)
+        if samples is None:
+            return False
+        before = samples.pop(output.sample_index, None)
+        if before is not None:
+            output.new_token_ids = before.new_token_ids + output.new_token_ids
+            output.logprobs = before.logprobs + output.logprobs
+            output.prompt_logprobs = before.prompt_logprobs or output.prompt_logprobs
+        if output.finish_reason is None:
+            samples[output.sample_index] = output
+        return output.finish_reason is None
 
     def _check(self) -> None:
         if self._closed:
@@ -425,10 +440,13 @@ class FakeEngineThread:
         outputs: FakeOutputQueue,
         cache_salt: str = "",
         owned: set[int] | None = None,
+        whole: bool = False,
     ) -> int:
         with self._lock:
             self._check()
             request_id = self.engine.add_request(prompt, params, cache_salt, owned)
+            if whole:
+                self._held[request_id] = {}
             outputs.thread, self._queues[request_id] = self, outputs
             return request_id
 
@@ -449,7 +467,16 @@ class FakeEngineThread:
     def abort(self, request_id: int) -> None:
         with self._lock:
             self._check()
-            self._queues.pop(request_id, None)
+            queue = self._queues.pop(request_id, None)
+            live = self.engine.live.get(request_id)
+            samples = self._held.pop(request_id, None)
+            if queue is not None and live is not None and samples is not None:
+                running = [index for index, ended in enumerate(live.ended) if not ended]
+                for index in running:
+                    held = samples.get(index) or FakeOutput(request_id, index, [])
+                    held.finish_reason = "abort"
+                    held.request_finished = index == running[-1]
+                    queue.put(held)
             self.engine.abort(request_id)
 
     def abort_sample(self, request_id: int, sample_index: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_under_test import DEVICE
 from engine_driver import Collector, greedy, make_engine
 from octavo import LLM
 from octavo.errors import ModelLoadError, NotSupportedError, OctavoError, ValidationError
@@ -48,7 +49,7 @@ def assert_refused(path: Path, kind: type[Exception], *expected: str, **options:
     """Both the engine and the LLM raise `kind`, and the text names what is wrong."""
     for make in (
         lambda: make_engine(path, **options),
-        lambda: LLM(str(path), device="cpu", skip_tokenizer_init=True, **options),
+        lambda: LLM(str(path), device=DEVICE, skip_tokenizer_init=True, **options),
     ):
         with pytest.raises(kind) as caught:
             make()

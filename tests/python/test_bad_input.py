@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_under_test import DEVICE
 from engine_driver import Collector, generate, greedy, make_engine, random_prompt, sampled
 from octavo import LLM, SamplingParams, _core
 from octavo.errors import (
@@ -31,7 +32,7 @@ def engine(model: Path) -> _core.Engine:
 
 @pytest.fixture(scope="module")
 def llm(model: Path) -> Any:
-    with LLM(str(model), device="cpu", dtype="float32", max_model_len=MAX_LEN) as llm:
+    with LLM(str(model), device=DEVICE, dtype="float32", max_model_len=MAX_LEN) as llm:
         yield llm
 
 

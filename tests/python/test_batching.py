@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_under_test import DEVICE
 from engine_driver import Collector, Tokens, generate, greedy, make_engine, random_prompt, sampled
 from octavo import LLM, SamplingParams
 
@@ -264,7 +265,7 @@ def smollm2_params() -> list[SamplingParams]:
 
 
 def smollm2_tokens(path: Path, one_by_one: bool = False, **options: Any) -> list[Tokens]:
-    with LLM(str(path), device="cpu", dtype="float32", max_model_len=128, **options) as llm:
+    with LLM(str(path), device=DEVICE, dtype="float32", max_model_len=128, **options) as llm:
         groups = [[i] for i in range(len(TEXTS))] if one_by_one else [list(range(len(TEXTS)))]
         outputs = []
         for group in groups:

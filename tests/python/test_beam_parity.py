@@ -16,6 +16,7 @@ import torch
 import transformers
 from beam_driver import check_equal, make_llm, search_all
 from beam_model import Found
+from device_under_test import DEVICE
 from engine_driver import Tokens, random_prompt
 from octavo import LLM, BeamSearchParams, SamplingParams
 from oracle import Oracle
@@ -179,7 +180,7 @@ MODES = [
 
 @pytest.fixture(scope="module")
 def real(smollm2: Path) -> Any:
-    with LLM(str(smollm2), device="cpu", dtype="float32", max_model_len=256) as llm:
+    with LLM(str(smollm2), device=DEVICE, dtype="float32", max_model_len=256) as llm:
         yield llm, Oracle(smollm2)
 
 

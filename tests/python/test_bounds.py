@@ -15,6 +15,7 @@ import bounds_table
 import numpy as np
 import pytest
 from bounds_table import CONSTRUCTION, MAX_LOGPROBS, SUBMISSION, VOCAB_SIZE
+from device_under_test import DEVICE
 from engine_driver import random_prompt
 from octavo import LLM, NotSupportedError, RequestOutput, SamplingParams, ValidationError, _core
 
@@ -30,7 +31,7 @@ Bits = tuple[Any, ...]
 def llm(tiny_model: Callable[..., Path]) -> Iterator[LLM]:
     with LLM(
         str(tiny_model("llama", tokenizer=True)),
-        device="cpu",
+        device=DEVICE,
         dtype="float32",
         max_model_len=MAX_MODEL_LEN,
         max_logprobs=MAX_LOGPROBS,
@@ -262,7 +263,7 @@ def make_core_engine(model: str) -> _core.Engine:
     """One for all fields: what one of them does to the engine, the next ones see."""
     if model not in _engines:
         _engines[model] = _core.Engine(
-            model=model, device="cpu", dtype="float32", num_kv_blocks=512, max_model_len=64,
+            model=model, device=DEVICE, dtype="float32", num_kv_blocks=512, max_model_len=64,
             enable_prefix_caching=False,
         )  # fmt: skip
         _engines[model].set_vocabulary([bytes([i % 256]) if i else b"" for i in range(VOCAB_SIZE)])

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from device_under_test import DEVICE
 from engine_driver import generate, greedy, make_engine, random_prompt, sampled
 from octavo import _core
 from octavo.errors import OctavoError, ValidationError
@@ -56,7 +57,8 @@ def run_script(model: Path, script: str) -> subprocess.CompletedProcess[str]:
     head = f"""
         import gc, os, signal, sys, threading
         from octavo import _core
-        engine = _core.Engine(model={str(model)!r}, device="cpu", dtype="float32", num_kv_blocks=64)
+        engine = _core.Engine(
+            model={str(model)!r}, device={DEVICE!r}, dtype="float32", num_kv_blocks=64)
         thread = _core.EngineThread(engine)
         queue = _core.OutputQueue()
         endless = _core.SamplingParams(temperature=0.0, ignore_eos=True)

@@ -10,6 +10,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from device_under_test import DEVICE
 from engine_driver import generate, greedy, make_engine, random_prompt
 from gguf_files import (
     Encoder,
@@ -24,7 +25,7 @@ from oracle import Oracle, count_equal_tokens, llama_from_gguf, max_difference
 
 SIMPLE = [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]
 K_QUANTS = [Type.Q4_K, Type.Q5_K, Type.Q6_K]
-TOLERANCE = {"ref": 1e-4, "cpu": 1e-3}
+TOLERANCE = {"ref": 1e-4, DEVICE: 1e-3}
 # Rows of whole blocks: of 32 elements, and of 256 for the K types.
 NARROW = {"intermediate_size": 128}
 WIDE = {"hidden_size": 256, "intermediate_size": 512}
@@ -79,7 +80,7 @@ def oracle_on(directory: Path, tensors: dict[str, Matrix]) -> Oracle:
     return oracle
 
 
-def check(path: Path, oracle: Oracle, devices: tuple[str, ...] = ("ref", "cpu")) -> None:
+def check(path: Path, oracle: Oracle, devices: tuple[str, ...] = ("ref", DEVICE)) -> None:
     for device in devices:
         engine = make_engine(path, device=device)
         for length in (1, 17, 50):

@@ -15,6 +15,7 @@ from typing import Any
 
 import fake_core
 import pytest
+from device_under_test import DEVICE
 from octavo import LLM, OctavoError, SamplingParams
 
 pytestmark = pytest.mark.skipif(fake_core.FAKED, reason="needs the compiled engine")
@@ -32,7 +33,7 @@ def model(tiny_model: Callable[..., Path]) -> Path:
 @pytest.fixture
 def llm(model: Path) -> Iterator[LLM]:
     with LLM(
-        str(model), device="cpu", dtype="float32", max_model_len=256, num_gpu_blocks_override=256
+        str(model), device=DEVICE, dtype="float32", max_model_len=256, num_gpu_blocks_override=256
     ) as llm:
         yield llm
 
@@ -160,7 +161,7 @@ def test_aborts_and_closed_iterators_at_random_moments(llm: LLM) -> None:
 
 def test_closing_in_the_middle_of_a_step(model: Path) -> None:
     """A call in another thread ends with an error; close waits for the step."""
-    llm = LLM(str(model), device="cpu", dtype="float32", num_gpu_blocks_override=64)
+    llm = LLM(str(model), device=DEVICE, dtype="float32", num_gpu_blocks_override=64)
     in_step, errors = threading.Event(), []
 
     def hold(token_ids: Any, logits: Any) -> None:

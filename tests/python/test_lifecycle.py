@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_under_test import DEVICE
 from engine_driver import Collector, generate, greedy, make_engine, random_prompt, sampled
 from octavo import LLM, SamplingParams, _core
 from octavo.errors import OctavoError, ValidationError
@@ -106,7 +107,7 @@ def test_a_failed_creation_returns_its_memory(model: Path) -> None:
 def make_llm(model: Path, **options: Any) -> LLM:
     return LLM(
         str(model),
-        device="cpu",
+        device=DEVICE,
         dtype="float32",
         max_model_len=256,
         num_gpu_blocks_override=128,
@@ -200,11 +201,12 @@ def test_the_interpreter_ends_cleanly_with_work_in_flight(model: Path) -> None:
     """Neither a crash nor a message at exit."""
     script = f"""
         from octavo import LLM, _core
-        engine = _core.Engine(model={str(model)!r}, device="cpu", dtype="float32", num_kv_blocks=64)
+        engine = _core.Engine(
+            model={str(model)!r}, device={DEVICE!r}, dtype="float32", num_kv_blocks=64)
         params = _core.SamplingParams(temperature=0.0, max_tokens=100, ignore_eos=True)
         ids = [engine.add_request([1, 2, 3], params) for _ in range(5)]
         engine.step()
-        llm = LLM({str(model)!r}, device="cpu", dtype="float32", num_gpu_blocks_override=64)
+        llm = LLM({str(model)!r}, device={DEVICE!r}, dtype="float32", num_gpu_blocks_override=64)
         llm.generate("Hi", use_tqdm=False)
         llm.enqueue(["Hi"] * 20, use_tqdm=False)
         deltas = llm.stream(["Hi"] * 5)
@@ -345,7 +347,7 @@ def test_a_forked_child_gets_an_error_and_no_hang(model: Path) -> None:
         import os, signal
         from octavo import LLM, SamplingParams
         from octavo.errors import OctavoError
-        options = dict(device="cpu", dtype="float32", num_gpu_blocks_override=64)
+        options = dict(device=DEVICE, dtype="float32", num_gpu_blocks_override=64)
         llm = LLM({str(model)!r}, **options)
         greedy = SamplingParams(temperature=0, max_tokens=4)
         first = llm.generate("Hi", greedy, use_tqdm=False)[0].outputs[0].token_ids
@@ -382,7 +384,8 @@ def test_a_forked_child_of_the_bare_engine(model: Path) -> None:
     script = f"""
         import os, signal
         from octavo import _core
-        engine = _core.Engine(model={str(model)!r}, device="cpu", dtype="float32", num_kv_blocks=64)
+        engine = _core.Engine(
+            model={str(model)!r}, device={DEVICE!r}, dtype="float32", num_kv_blocks=64)
         params = _core.SamplingParams(temperature=0.0, max_tokens=8)
         request = engine.add_request([1, 2, 3], params)
         engine.step()

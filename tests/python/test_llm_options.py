@@ -68,8 +68,21 @@ def test_arguments_reach_the_engine(make, model):
     assert (options["max_logprobs"], options["logprobs_mode"]) == (-1, "processed_logits")
 
 
+def test_the_share_of_a_gpus_memory(make):
+    assert make().fake.options["gpu_memory_utilization"] == 0.9
+    assert make(gpu_memory_utilization=1).fake.options["gpu_memory_utilization"] == 1.0
+    for value in (0, -0.5, 1.01, float("nan"), "0.9", True, None):
+        with pytest.raises(ValidationError, match="gpu_memory_utilization must be a number above"):
+            make(gpu_memory_utilization=value)
+
+
+def test_devices_reach_the_engine(make):
+    for device in ("auto", "cpu", "cuda", "cuda:1", "ref"):
+        assert make(device=device).fake.options["device"] == device
+
+
 def test_vllms_other_arguments(make):
-    make(gpu_memory_utilization=0.5, enforce_eager=True, trust_remote_code=True)
+    make(enforce_eager=True, trust_remote_code=True)
     make(tensor_parallel_size=1, quantization=None, scheduling_policy="fcfs", block_size=16)
     for name, value in {
         "tensor_parallel_size": 2,

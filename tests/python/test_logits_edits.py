@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_under_test import DEVICE
 from engine_driver import make_engine, random_prompt
 from numpy.typing import NDArray
 from octavo import LLM, SamplingParams, _core
@@ -72,7 +73,7 @@ RULES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("rules", RULES, ids=lambda rules: "+".join(rules))
-@pytest.mark.parametrize("device", ["cpu", "ref"])
+@pytest.mark.parametrize("device", [DEVICE, "ref"])
 def test_greedy_follows_the_definition(model: Path, rules: dict[str, Any], device: str) -> None:
     engine = make_engine(model, device=device)
     params = _core.SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True, **rules)

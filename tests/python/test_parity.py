@@ -9,6 +9,7 @@ from typing import Any
 import make_tiny_model
 import numpy as np
 import pytest
+from device_under_test import DEVICE
 from engine_driver import generate, greedy, make_engine, random_prompt
 from oracle import Oracle, count_equal_tokens, lowest_cosine, max_difference
 
@@ -16,11 +17,11 @@ VARIANTS = list(make_tiny_model.VARIANTS)
 BASES = ["llama", "opt", "opt-350m", "gpt2"]
 # Within a block, at its edges, over several, and odd.
 LENGTHS = [1, 5, 16, 17, 33, 53, 97]
-TOLERANCE = {"ref": 1e-4, "cpu": 1e-3}
+TOLERANCE = {"ref": 1e-4, DEVICE: 1e-3}
 NUM_GREEDY = 64
 
 
-@pytest.mark.parametrize("device", ["ref", "cpu"])
+@pytest.mark.parametrize("device", ["ref", DEVICE])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits(
     variant: str, device: str, tiny_model: Callable[..., Path], oracle_of: Any, parity_table: Any
@@ -38,7 +39,7 @@ def test_logits(
         )
 
 
-@pytest.mark.parametrize("device", ["ref", "cpu"])
+@pytest.mark.parametrize("device", ["ref", DEVICE])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_greedy_tokens(
     variant: str, device: str, tiny_model: Callable[..., Path], oracle_of: Any, parity_table: Any

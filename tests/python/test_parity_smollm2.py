@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_under_test import DEVICE
 from engine_driver import generate, greedy, make_engine
 from octavo import LLM, SamplingParams
 from oracle import Oracle, count_equal_tokens, max_difference
@@ -61,7 +62,7 @@ def tokenizer(smollm2: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def llm(smollm2: Path) -> Any:
-    llm = LLM(str(smollm2), device="cpu", dtype="float32", max_model_len=512)
+    llm = LLM(str(smollm2), device=DEVICE, dtype="float32", max_model_len=512)
     yield llm
     llm.close()
 
@@ -78,7 +79,7 @@ def test_greedy_tokens_equal_those_of_transformers(
     llm: LLM, tokenizer: Any, oracle: Oracle, parity_table: Any
 ) -> None:
     params = SamplingParams(temperature=0, max_tokens=NUM_GREEDY, ignore_eos=True)
-    row = parity_table.row("SmolLM2-135M-Instruct Q4_1", "cpu")
+    row = parity_table.row("SmolLM2-135M-Instruct Q4_1", DEVICE)
     for prompt, output in zip(PROMPTS, llm.generate(PROMPTS, params, use_tqdm=False), strict=True):
         ids, tokens = tokenizer(prompt).input_ids, output.outputs[0].token_ids
         # Its generate() is slow on two cores: once, and for the others what it would choose.
@@ -95,7 +96,7 @@ def test_logits_equal_those_of_transformers(
     smollm2: Path, tokenizer: Any, oracle: Oracle, parity_table: Any
 ) -> None:
     engine = make_engine(smollm2, max_model_len=512, num_kv_blocks=16)
-    row = parity_table.row("SmolLM2-135M-Instruct Q4_1", "cpu")
+    row = parity_table.row("SmolLM2-135M-Instruct Q4_1", DEVICE)
     for prompt in (PROMPTS[0], " ".join(PROMPTS[1:6])):
         ids = tokenizer(prompt).input_ids
         difference = max_difference(engine.compute_logits(ids), oracle.logits(ids))

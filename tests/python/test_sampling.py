@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_under_test import DEVICE
 from engine_driver import Collector, Tokens, generate, greedy, make_engine, random_prompt, sampled
 from octavo import LLM, SamplingParams, _core
 from octavo.errors import ValidationError
@@ -26,7 +27,7 @@ def model(tiny_model: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def llm(model: Path) -> Any:
-    with LLM(str(model), device="cpu", dtype="float32", max_model_len=256) as llm:
+    with LLM(str(model), device=DEVICE, dtype="float32", max_model_len=256) as llm:
         yield llm
 
 
@@ -391,7 +392,7 @@ def test_further_ends_of_generation_config(
     (path / "generation_config.json").write_text(
         json.dumps({"eos_token_id": [0, answer[at]], "temperature": 0.3, "max_new_tokens": 2})
     )
-    with LLM(str(path), device="cpu", dtype="float32") as llm:
+    with LLM(str(path), device=DEVICE, dtype="float32") as llm:
         prompt = {"prompt_token_ids": PROMPT}
         params = SamplingParams(temperature=0, max_tokens=40)
         sample = llm.generate(prompt, params, use_tqdm=False)[0].outputs[0]

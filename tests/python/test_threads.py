@@ -13,13 +13,14 @@ from typing import Any
 
 import fake_core
 import pytest
+from device_under_test import DEVICE
 from octavo import LLM, AsyncLLM, SamplingParams
 
 pytestmark = pytest.mark.skipif(fake_core.FAKED, reason="needs the compiled engine")
 
 VOCAB = 320
 OPTIONS: dict[str, Any] = dict(
-    device="cpu", dtype="float32", max_model_len=256, num_gpu_blocks_override=256
+    device=DEVICE, dtype="float32", max_model_len=256, num_gpu_blocks_override=256
 )
 NUM_PROMPTS = 32
 

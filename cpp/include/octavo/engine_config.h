@@ -11,7 +11,8 @@ namespace octavo {
 
 struct OCTAVO_EXPORT EngineConfig {
   std::string model;            // a directory with config.json and safetensors, or a .gguf file
-  std::string device = "auto";  // auto, cpu, or ref (the scalar reference)
+  std::string device = "auto";  // auto (cuda where there is a GPU, else cpu), cpu, cuda, cuda:N
+                                // (the N-th GPU), or ref (the scalar reference)
   std::string dtype = "auto";   // auto, float32, bfloat16, float16: weights and KV cache.
                                 // auto: bfloat16 checkpoints stay, all others become float16
   std::string quantization = "auto";  // which matrices are multiplied as integers. gguf: those that
@@ -25,10 +26,13 @@ struct OCTAVO_EXPORT EngineConfig {
       "auto";                  // auto, safetensors, gguf, dummy (random weights, config.json only)
   int64_t max_model_len = 0;   // prompt and output; 0: from the model's configuration
   int32_t max_num_seqs = 256;  // sequences in one step, at least 1
-  int32_t max_num_batched_tokens = 4096;  // the token budget of one step, at least 1
-  int64_t kv_cache_memory_bytes = 0;      // 0: see num_kv_blocks
+  int32_t max_num_batched_tokens = 0;  // the token budget of one step; 0: 4096 on the host, on a
+                                       // GPU 8192, or 16384 where it has 60 GiB free, as vLLM
+  int64_t kv_cache_memory_bytes = 0;   // 0: see num_kv_blocks
   int64_t num_kv_blocks = 0;  // 0: what max_num_seqs x max_model_len needs, at most 4 GiB and 40%
-                              // of the free memory
+                              // of the free memory on a CPU, or what gpu_memory_utilization leaves
+  double gpu_memory_utilization = 0.9;  // of the GPU memory that is free when the engine is made:
+                                        // weights, workspace and KV cache; above 0, at most 1
   bool enable_prefix_caching = true;
   bool enable_chunked_prefill = true;  // false: a prompt is computed in one step
   int32_t num_threads = 0;             // 0: cgroup quota, affinity and physical cores, the least

@@ -40,6 +40,10 @@ class OCTAVO_EXPORT OutputQueue {
   std::unique_ptr<Impl> impl_;
 };
 
+// When a sample's outputs go to the queue: with each step, or as one when the sample ends. A caller
+// who waits for whole results is not woken by every token.
+enum class Delivery : uint8_t { kEachStep, kWhole };
+
 class OCTAVO_EXPORT EngineThread {
  public:
   // Starts the thread. From now on nobody else may call step() of the engine, and its sleep() and
@@ -53,14 +57,16 @@ class OCTAVO_EXPORT EngineThread {
   // before, that the outputs carry. They may be in the queue before this returns. Throws Error when
   // a step has failed for good.
   RequestId add_request(std::span<const int32_t> prompt_token_ids, const SamplingParams& params,
-                        std::shared_ptr<OutputQueue> outputs, std::string_view cache_salt = {});
+                        std::shared_ptr<OutputQueue> outputs, std::string_view cache_salt = {},
+                        Delivery delivery = Delivery::kEachStep);
 
   RequestId add_beam_search(std::span<const int32_t> prompt_token_ids,
                             const BeamSearchParams& params, std::shared_ptr<OutputQueue> outputs,
                             std::string_view cache_salt = {});
 
   // The request's outputs stop now, also those of a step in progress; its blocks are free when
-  // that step has ended. No effect on a request that is not in flight.
+  // that step has ended. With Delivery::kWhole a last output of each sample, with
+  // FinishReason::kAbort, has what there is. No effect on a request that is not in flight.
   void abort(RequestId id);
   void abort_sample(RequestId id, int32_t sample_index);
 

@@ -6,7 +6,9 @@
 // device memory by the host.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +26,19 @@ struct DeviceInfo {
   int32_t num_threads = 1;
 };
 
+// The memory of a device that has its own.
+struct DeviceMemory {
+  int64_t free_at_start = 0;  // bytes, when the back end was made
+  int64_t free = 0;           // bytes, now
+};
+
+// What the launches of two steps have in common when one may stand for the other.
+struct ReplayKey {
+  int64_t rows = 0;           // sequences, of one row each
+  int64_t block_columns = 0;  // of the block tables
+  auto operator<=>(const ReplayKey&) const = default;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -31,6 +46,11 @@ class Backend {
   virtual DeviceInfo info() const = 0;
   // Of all activations, for weights of `weights`.
   virtual DType activation_dtype(DType weights) const = 0;
+
+  // None: the device's memory is the host's.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
+  // Rows of logits that may exist at a time: enough for the head's weights to be read few times.
+  virtual int64_t logits_rows() const { return 64; }
 
   // Zeroed device memory, aligned to Arena::kAlignment. Throws OutOfMemory.
   virtual Buffer allocate(size_t bytes) = 0;
@@ -47,6 +67,22 @@ class Backend {
 
   // The one place where the host plans the attention of a step.
   virtual void begin_step(const StepMeta& meta) = 0;
+
+  // To how many rows a step of `rows` sequences with one row each is padded, so that few different
+  // steps are recorded; 0: it is not recorded, and not padded.
+  virtual int64_t padded_rows(int64_t rows) const {
+    static_cast<void>(rows);
+    return 0;
+  }
+  // Runs `body`, the words of a step between begin_step and sampling, or replays what it launched
+  // when it was recorded under this key. Under one key all pointers and shapes are the same, but
+  // for what begin_step was given.
+  virtual void replay(const ReplayKey& key, const std::function<void()>& body) {
+    static_cast<void>(key);
+    body();
+  }
+  // Forgets what was recorded: memory that it points to is about to go.
+  virtual void forget_replays() {}
 
   // Plain words.
   virtual void embed(const EmbedArgs& args) = 0;

@@ -118,7 +118,8 @@ void check_args(const LinearArgs& args) {
   check.leading("out", args.out, 2);
   const int64_t tokens = args.x.dim(0), out_features = args.out.dim(1);
   check.weight("weight", args.weight, out_features, args.x.dim(1));
-  check.tensor("out", args.out, args.x.dtype(), {tokens, out_features});
+  const bool widened = args.out.dtype() == DType::kFloat32 && !args.residual;
+  check.tensor("out", args.out, widened ? DType::kFloat32 : args.x.dtype(), {tokens, out_features});
   check.optional_tensor("bias", args.bias, DType::kFloat32, {out_features});
   check.optional_tensor("residual", args.residual, args.x.dtype(), {tokens, out_features});
 }

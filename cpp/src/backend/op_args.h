@@ -38,7 +38,7 @@ struct LinearArgs {
   Tensor bias;                 // float32 [out], or none
   Activation activation = Activation::kNone;
   Tensor residual;  // [tokens, out], or none
-  Tensor out;       // [tokens, out]
+  Tensor out;       // [tokens, out]; without a residual it may be float32 whatever x is (logits)
 };
 
 // out = x / sqrt(mean(x^2) + eps) * weight
@@ -101,7 +101,8 @@ struct RopeStoreArgs {
   Tensor v;             // [tokens, kv_heads, head_dim]
   Tensor cos_sin;       // float32 [rows, rotary_dim]: cosines, then sines; none: no rotation
   Tensor cos_sin_rows;  // int32 [tokens]: the row of each token
-  Tensor slots;         // int32 [tokens]: block * block_size + place in the block
+  Tensor slots;         // int32 [tokens]: block * block_size + place in the block; -1: of a row
+                        // that only pads the step, which is not stored
   KvLayer kv;
 };
 
@@ -120,7 +121,8 @@ struct StepMeta {
   int32_t num_tokens = 0;
   int32_t block_size = 0;
   std::span<const int32_t> query_start;   // [sequences + 1]: rows of the batch
-  std::span<const int32_t> context_len;   // [sequences]: tokens with keys, this step's included
+  std::span<const int32_t> context_len;   // [sequences]: tokens with keys, this step's included;
+                                          // 0: a sequence that only pads the step
   std::span<const int32_t> block_tables;  // [sequences, max_blocks]
   int32_t max_blocks = 0;
   int32_t num_sequences() const { return static_cast<int32_t>(context_len.size()); }

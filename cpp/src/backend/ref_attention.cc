@@ -89,8 +89,9 @@ void RefBackend::begin_step(const StepMeta& meta) {
                meta.block_tables.size(), " ids; expected sequences * max_blocks, ", table_ids);
   for (size_t i = 0; i < sequences; ++i) {
     const int32_t rows = meta.query_start[i + 1] - meta.query_start[i];
-    OCTAVO_CHECK(rows >= 0 && meta.context_len[i] >= rows, "begin_step: sequence ", i, " has ",
-                 rows, " rows and a context of ", meta.context_len[i],
+    const bool pads = meta.context_len[i] == 0 && rows == 1;
+    OCTAVO_CHECK(pads || (rows >= 0 && meta.context_len[i] >= rows), "begin_step: sequence ", i,
+                 " has ", rows, " rows and a context of ", meta.context_len[i],
                  "; expected 0 <= rows <= context");
     OCTAVO_CHECK(int64_t{meta.max_blocks} * meta.block_size >= meta.context_len[i],
                  "begin_step: sequence ", i, " has a context of ", meta.context_len[i],
@@ -117,7 +118,7 @@ void RefBackend::rope_store(const RopeStoreArgs& args) {
       rotate_heads(args.k, token, args.cos_sin.row<float>(row), args.cos_sin.dim(1));
     }
     const int32_t slot = args.slots.as<int32_t>()[token];
-    OCTAVO_CHECK(slot >= 0, "rope_store: slot ", slot, "; expected 0 or more");
+    if (slot < 0) continue;
     const int64_t block = slot / shape.block_size, place = slot % shape.block_size;
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
       write_vector(args.k.row<float>(token) + head * args.k.stride(1), shape,
@@ -136,6 +137,12 @@ void RefBackend::attention(const AttentionArgs& args) {
                "; expected those of begin_step, ", num_tokens_, " and ", block_size_);
   for (size_t i = 0; i < context_len_.size(); ++i) {
     const int32_t rows = query_start_[i + 1] - query_start_[i];
+    if (context_len_[i] == 0) {
+      for (int32_t row = 0; row < rows; ++row) {
+        std::fill_n(args.out.row<float>(query_start_[i] + row), args.out.dim(1), 0.0f);
+      }
+      continue;
+    }
     for (int32_t row = 0; row < rows; ++row) {
       const int32_t position = context_len_[i] - rows + row;
       const int32_t first = args.window == 0 ? 0 : std::max(0, position - args.window + 1);

@@ -44,10 +44,10 @@ class BlockManager {
   // A second table of the blocks that hold the first `num_tokens` tokens.
   BlockTable fork(const BlockTable& table, int32_t num_tokens);
 
-  // Tells the prefix cache of the full blocks among `computed_tokens`, which are the sequence's
-  // tokens whose keys and values are in the cache. Content that is already cached stays where it
-  // is.
-  void publish(BlockTable& table, std::span<const int32_t> computed_tokens, std::string_view salt);
+  // Tells the prefix cache of the full blocks among `tokens`, which are the sequence's tokens whose
+  // keys and values are in the cache, or will be before the next step reads any. Content that is
+  // already cached stays where it is.
+  void publish(BlockTable& table, std::span<const int32_t> tokens, std::string_view salt);
 
   // Nothing that was computed until now will be found by a later match.
   void reset_prefix_cache();

@@ -42,7 +42,9 @@ class PrefixCache {
   void erase(int32_t block);
   void clear();
 
-  bool contains(int32_t block) const { return nodes_[block].id != 0; }
+  bool contains(int32_t block) const { return entry_id(block) != 0; }
+  // Of the block's entry, 0 where it has none. Ids count up.
+  uint64_t entry_id(int32_t block) const { return nodes_[block].id; }
   bool contains(PrefixEntry entry) const { return entry.id && nodes_[entry.block].id == entry.id; }
   int32_t num_entries() const { return num_entries_; }
   // Salts are remembered only while an entry begins with them.

@@ -248,6 +248,11 @@ void Engine::Impl::add_prompt_rows(const ScheduledSequence& scheduled, int32_t f
 
 Engine::Impl::StepRows Engine::Impl::step_rows(const StepPlan& plan) {
   StepRows rows;
+  const size_t most = plan.sequences.size();  // but for rows of prompts
+  rows.selected.reserve(most);
+  rows.rows.reserve(most);
+  rows.samples.reserve(most);
+  rows.prompt_positions.reserve(most);
   const double now = monotonic_seconds();
   int32_t end_row = 0;
   for (const ScheduledSequence& scheduled : plan.sequences) {
@@ -290,6 +295,7 @@ std::vector<RequestOutput> Engine::Impl::collect(const StepPlan& plan, const Ste
   step_end = monotonic_seconds();
   const std::span<TokenLogprobs> logprobs = loaded.runner->logprobs();
   std::vector<RequestOutput> outputs;
+  outputs.reserve(rows.rows.size());
   for (size_t row = 0; row < rows.rows.size(); ++row) {
     Sample& sample = *rows.samples[row];
     Request& request = *sample.request;
@@ -395,6 +401,7 @@ void Engine::Impl::end_without_token(const Sample& sample, RequestOutput& output
 
 // The step could not run: its sequences end with the error, all others go on.
 std::vector<RequestOutput> Engine::Impl::fail(const StepPlan& plan, const std::string& error) {
+  blocks.reset_prefix_cache();  // it knows blocks that the step was to fill
   std::vector<RequestOutput> outputs;
   for (const ScheduledSequence& scheduled : plan.sequences) {
     const auto found = samples_by_sequence.find(scheduled.sequence_id);

@@ -34,13 +34,14 @@ EngineThread::~EngineThread() {
 RequestId EngineThread::add_request(std::span<const int32_t> prompt_token_ids,
                                     const SamplingParams& params,
                                     std::shared_ptr<OutputQueue> outputs,
-                                    std::string_view cache_salt) {
+                                    std::string_view cache_salt, Delivery delivery) {
   const double queued = now();
   impl_->open_engine()->validate(prompt_token_ids, params);
   auto submission = std::make_unique<Submission>(
       Submission{.prompt_token_ids = {prompt_token_ids.begin(), prompt_token_ids.end()},
                  .params = params,
-                 .cache_salt = std::string(cache_salt)});
+                 .cache_salt = std::string(cache_salt),
+                 .delivery = delivery});
   impl_->mark_processors(submission->params);
   return impl_->submit(std::move(submission), std::move(outputs), queued);
 }
@@ -63,6 +64,11 @@ void EngineThread::abort(RequestId id) {
   RequestTable::Node removed;  // destroyed after the lock
   const auto lock = impl_->lock();
   removed = impl_->requests.remove(id);
+  if (removed && removed.mapped().delivery == Delivery::kWhole) {
+    RequestTable::Outputs outputs;
+    RequestTable::end(removed, FinishReason::kAbort, "", outputs);
+    impl_->put(std::move(outputs));
+  }
   if (!removed || !removed.mapped().engine_id) return;  // the thread sees that it is gone
   impl_->aborts.push_back({.id = id, .engine_id = *removed.mapped().engine_id});
   impl_->wake.notify_one();
@@ -71,9 +77,12 @@ void EngineThread::abort(RequestId id) {
 void EngineThread::abort_sample(RequestId id, int32_t sample_index) {
   RequestTable::Node removed;  // destroyed after the lock
   const auto lock = impl_->lock();
-  const AcceptedRequest* request = impl_->requests.end_sample(id, sample_index);
+  AcceptedRequest* request = impl_->requests.end_sample(id, sample_index);
   if (request == nullptr) return;
   const bool last = request->num_unended == 0;
+  if (request->delivery == Delivery::kWhole) {
+    impl_->put(RequestTable::end_of_sample(*request, id, sample_index));
+  }
   if (request->engine_id) {
     impl_->aborts.push_back({.id = id,
                              .engine_id = *request->engine_id,

@@ -108,6 +108,10 @@ RequestId EngineThread::Impl::submit(std::unique_ptr<Submission> submission,
   return requests.add(std::move(submission), std::move(outputs), queued);
 }
 
+void EngineThread::Impl::put(RequestTable::Outputs outputs) {
+  for (auto& [queue, list] : outputs) queue->impl_->put(std::move(list));
+}
+
 bool EngineThread::Impl::on_thread() const { return current == this; }
 
 void EngineThread::Impl::mark_processors(SamplingParams& params) const {
@@ -231,7 +235,7 @@ void EngineThread::Impl::refuse(RequestId id, const std::string& error) {
   const std::lock_guard held(mutex);
   removed = requests.remove(id);
   if (removed) RequestTable::end(removed, FinishReason::kError, error, outputs);
-  for (auto& [queue, list] : outputs) queue->impl_->put(std::move(list));
+  put(std::move(outputs));
 }
 
 void EngineThread::Impl::abort(const Abort& request) {
@@ -290,9 +294,7 @@ void EngineThread::Impl::step() {
     std::vector<RequestTable::Node> ended;  // destroyed after the lock
     // The outputs are put under the lock: after abort() there is none.
     const std::lock_guard held(mutex);
-    for (auto& [queue, list] : requests.route(std::move(outputs), ended)) {
-      queue->impl_->put(std::move(list));
-    }
+    put(requests.route(std::move(outputs), ended));
   }
   retry_late_aborts();
   refresh();
@@ -329,11 +331,11 @@ std::vector<RequestId> EngineThread::Impl::end_all(FinishReason reason, const st
   std::vector<RequestId> engine_ids;
   const std::lock_guard held(mutex);
   removed = requests.remove_all();
-  for (const RequestTable::Node& node : removed) {
+  for (RequestTable::Node& node : removed) {
     RequestTable::end(node, reason, error, outputs);
     if (node.mapped().engine_id) engine_ids.push_back(*node.mapped().engine_id);
   }
-  for (auto& [queue, list] : outputs) queue->impl_->put(std::move(list));
+  put(std::move(outputs));
   return engine_ids;
 }
 

@@ -47,6 +47,7 @@ struct EngineThread::Impl {
   std::shared_ptr<Engine> open_engine() const;
   RequestId submit(std::unique_ptr<Submission> submission, std::shared_ptr<OutputQueue> outputs,
                    double queued);
+  static void put(RequestTable::Outputs outputs);  // under the mutex: after abort() there is none
   bool on_thread() const;  // also in a logits processor, which another thread of the engine may run
   void mark_processors(SamplingParams& params) const;
   void close();

@@ -39,22 +39,30 @@ int64_t available_memory_bytes() {
   return std::min(available, std::max<int64_t>(limit - used, 0));
 }
 
-int64_t plan_kv_blocks(const EngineConfig& config, const MemoryNeeds& needs,
-                       int64_t available_bytes) {
-  if (config.num_kv_blocks > 0) return std::min(config.num_kv_blocks, kMaxBlocks);
-  int64_t budget = config.kv_cache_memory_bytes;
-  if (budget == 0) {
+int64_t default_kv_bytes(const EngineConfig& config, const std::optional<DeviceMemory>& device,
+                         int64_t available_bytes) {
+  if (!device) {
     const auto share = static_cast<int64_t>(static_cast<double>(available_bytes) * kDefaultKvShare);
-    budget = std::min(kDefaultKvBytes, share);
+    return std::min(kDefaultKvBytes, share);
   }
+  const double kept =
+      (1.0 - config.gpu_memory_utilization) * static_cast<double>(device->free_at_start);
+  return std::max<int64_t>(device->free - static_cast<int64_t>(kept), 0);
+}
+
+int64_t plan_kv_blocks(const EngineConfig& config, const MemoryNeeds& needs,
+                       int64_t default_bytes) {
+  if (config.num_kv_blocks > 0) return std::min(config.num_kv_blocks, kMaxBlocks);
+  const int64_t budget =
+      config.kv_cache_memory_bytes == 0 ? default_bytes : config.kv_cache_memory_bytes;
   const int64_t per_sequence = (needs.max_model_len + needs.block_size - 1) / needs.block_size;
   const int64_t wanted = per_sequence > kMaxBlocks / needs.max_num_seqs
                              ? kMaxBlocks
                              : per_sequence * needs.max_num_seqs;
   const int64_t affordable = budget / needs.block_bytes;
   if (affordable < 1) {
-    throw OutOfMemory(str_cat("kv_cache_memory_bytes: ", budget, " bytes (of ", available_bytes,
-                              " available) hold no block of ", needs.block_size,
+    throw OutOfMemory(str_cat("kv_cache_memory_bytes: ", budget, " bytes (", default_bytes,
+                              " are free for it) hold no block of ", needs.block_size,
                               " tokens; expected at "
                               "least ",
                               needs.block_bytes, " bytes"));

@@ -22,11 +22,15 @@ void validate(const EngineConfig& config) {
   if (config.model.empty()) throw InvalidArgument("model: empty; expected a path");
   at_least("max_model_len", config.max_model_len, 0);
   at_least("max_num_seqs", config.max_num_seqs, 1);
-  at_least("max_num_batched_tokens", config.max_num_batched_tokens, 1);
+  at_least("max_num_batched_tokens", config.max_num_batched_tokens, 0);
   at_least("kv_cache_memory_bytes", config.kv_cache_memory_bytes, 0);
   at_least("num_kv_blocks", config.num_kv_blocks, 0);
   at_least("num_threads", config.num_threads, 0);
   at_least("max_logprobs", config.max_logprobs, -1);
+  if (!(config.gpu_memory_utilization > 0 && config.gpu_memory_utilization <= 1)) {
+    throw InvalidArgument(str_cat("gpu_memory_utilization: ", config.gpu_memory_utilization,
+                                  "; expected more than 0 and at most 1"));
+  }
   constexpr std::string_view kModes[] = {"raw_logprobs", "processed_logprobs", "raw_logits",
                                          "processed_logits"};
   if (std::ranges::find(kModes, config.logprobs_mode) == std::end(kModes)) {
@@ -92,14 +96,21 @@ std::vector<int32_t> read_eos_token_ids(const Json& config, int64_t vocab_size) 
   return ids;
 }
 
+int32_t step_tokens(const EngineConfig& config, const Backend& backend) {
+  if (config.max_num_batched_tokens > 0) return config.max_num_batched_tokens;
+  const std::optional<DeviceMemory> device = backend.memory();
+  if (!device) return 4096;
+  return device->free_at_start >= (int64_t{60} << 30) ? 16384 : 8192;
+}
+
 // The sizes of a step: no wider than the model can fill (section 1.3 of vLLM's defaults).
 void settle_step_sizes(const EngineConfig& config, LoadedModel& loaded) {
   const int64_t all = loaded.info.max_model_len * config.max_num_seqs;
   loaded.max_num_batched_tokens =
-      static_cast<int32_t>(std::min<int64_t>(config.max_num_batched_tokens, all));
+      static_cast<int32_t>(std::min<int64_t>(step_tokens(config, *loaded.backend), all));
   loaded.max_num_seqs = std::min(config.max_num_seqs, loaded.max_num_batched_tokens);
   if (!config.enable_chunked_prefill && loaded.max_num_batched_tokens < loaded.info.max_model_len) {
-    throw InvalidArgument(str_cat("max_num_batched_tokens: ", config.max_num_batched_tokens,
+    throw InvalidArgument(str_cat("max_num_batched_tokens: ", loaded.max_num_batched_tokens,
                                   " with chunked prefill off; expected at least max_model_len, ",
                                   loaded.info.max_model_len));
   }
@@ -128,19 +139,21 @@ void describe(const Checkpoint& checkpoint, const WeightLoader& loader, const Mo
 void plan_memory(const EngineConfig& config, LoadedModel& loaded) {
   ModelInfo& info = loaded.info;
   const auto block_bytes = static_cast<int64_t>(loaded.runner->kv_block_bytes());
-  info.num_kv_blocks = plan_kv_blocks(config,
-                                      {.block_bytes = block_bytes,
-                                       .block_size = kBlockSize,
-                                       .max_model_len = info.max_model_len,
-                                       .max_num_seqs = loaded.max_num_seqs},
-                                      available_memory_bytes());
+  info.num_kv_blocks =
+      plan_kv_blocks(config,
+                     {.block_bytes = block_bytes,
+                      .block_size = kBlockSize,
+                      .max_model_len = info.max_model_len,
+                      .max_num_seqs = loaded.max_num_seqs},
+                     default_kv_bytes(config, loaded.backend->memory(), available_memory_bytes()));
   info.kv_cache_bytes = info.num_kv_blocks * block_bytes;
   info.workspace_bytes = static_cast<int64_t>(loaded.runner->workspace_bytes());
 }
 
-std::unique_ptr<Model> build_model(const EngineConfig& config, WeightLoader& loader) {
+std::unique_ptr<Model> build_model(const EngineConfig& config, const Backend& backend,
+                                   WeightLoader& loader) {
   return make_model(loader, {.max_model_len = config.max_model_len,
-                             .max_batch_tokens = config.max_num_batched_tokens,
+                             .max_batch_tokens = step_tokens(config, backend),
                              .max_num_seqs = config.max_num_seqs});
 }
 
@@ -171,7 +184,7 @@ LoadedModel load_model(const EngineConfig& config) {
   const DType dtype = target.dtype;
   const DType kv_dtype = choose_kv_dtype(config, target);
   WeightLoader loader(*loaded.backend, *checkpoint, target);
-  std::unique_ptr<Model> model = build_model(config, loader);
+  std::unique_ptr<Model> model = build_model(config, *loaded.backend, loader);
   describe(*checkpoint, loader, model->shape(), loaded);
   loaded.info.dtype = dtype_name(dtype);
   loaded.info.quantization = quantization;
@@ -195,7 +208,7 @@ void reload_model(const EngineConfig& config, LoadedModel& loaded) {
   WeightLoader loader(*loaded.backend, *checkpoint, target);
   std::unique_ptr<Model> model;
   try {
-    model = build_model(config, loader);
+    model = build_model(config, *loaded.backend, loader);
   } catch (const InvalidArgument& error) {  // max_model_len, which fitted the old configuration
     throw LoadError(
         str_cat(config.model, ": not the model that the engine was made with; ", error.what()));

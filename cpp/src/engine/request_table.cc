@@ -1,17 +1,51 @@
 #include "engine/request_table.h"
 
+#include <iterator>
 #include <utility>
 
 namespace octavo {
+namespace {
+
+template <typename T>
+void append(std::vector<T>& to, std::vector<T>&& from) {
+  if (to.empty()) {
+    to = std::move(from);
+  } else {
+    to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+  }
+}
+
+// What a running sample has produced joins what is held back of it.
+void hold(RequestOutput& held, RequestOutput&& output) {
+  append(held.new_token_ids, std::move(output.new_token_ids));
+  append(held.logprobs, std::move(output.logprobs));
+  append(held.prompt_logprobs, std::move(output.prompt_logprobs));
+  held.num_cached_tokens = output.num_cached_tokens;
+  held.times = output.times;
+}
+
+// Puts what was held back before a sample's last output.
+void join(RequestOutput&& held, RequestOutput& output) {
+  append(held.new_token_ids, std::move(output.new_token_ids));
+  append(held.logprobs, std::move(output.logprobs));
+  append(held.prompt_logprobs, std::move(output.prompt_logprobs));
+  output.new_token_ids = std::move(held.new_token_ids);
+  output.logprobs = std::move(held.logprobs);
+  output.prompt_logprobs = std::move(held.prompt_logprobs);
+}
+
+}  // namespace
 
 RequestId RequestTable::add(std::unique_ptr<Submission> submission,
                             std::shared_ptr<OutputQueue> outputs, double queued) {
   const int32_t n = submission->params.n;
+  const Delivery delivery = submission->delivery;
   requests_.emplace(next_id_, AcceptedRequest{.outputs = std::move(outputs),
                                               .queued = queued,
                                               .submission = std::move(submission),
                                               .ended = std::vector<bool>(static_cast<size_t>(n)),
-                                              .num_unended = n});
+                                              .num_unended = n,
+                                              .delivery = delivery});
   return next_id_++;
 }
 
@@ -61,6 +95,15 @@ RequestTable::Outputs RequestTable::route(std::vector<RequestOutput> outputs,
     if (request.ended.at(static_cast<size_t>(output.sample_index))) continue;
     output.request_id = id;
     output.times.queued = request.queued;
+    if (request.delivery == Delivery::kWhole) {
+      request.held.resize(request.ended.size());
+      RequestOutput& held = request.held[static_cast<size_t>(output.sample_index)];
+      if (!output.finished()) {
+        hold(held, std::move(output));
+        continue;
+      }
+      join(std::exchange(held, {}), output);
+    }
     if (output.finished()) end_sample(id, output.sample_index);
     // The engine may wait for samples that their caller has aborted.
     output.request_finished = request.num_unended == 0;
@@ -70,18 +113,37 @@ RequestTable::Outputs RequestTable::route(std::vector<RequestOutput> outputs,
   return routed;
 }
 
-void RequestTable::end(const Node& node, FinishReason reason, const std::string& error,
+RequestOutput RequestTable::last_output(AcceptedRequest& request, RequestId id, size_t index,
+                                        FinishReason reason) {
+  request.held.resize(request.ended.size());
+  RequestOutput last = std::exchange(request.held[index], {});
+  last.request_id = id;
+  last.sample_index = static_cast<int32_t>(index);
+  last.finish_reason = reason;
+  last.times.queued = request.queued;
+  return last;
+}
+
+RequestTable::Outputs RequestTable::end_of_sample(AcceptedRequest& request, RequestId id,
+                                                  int32_t sample_index) {
+  Outputs outputs;
+  RequestOutput last =
+      last_output(request, id, static_cast<size_t>(sample_index), FinishReason::kAbort);
+  last.request_finished = request.num_unended == 0;
+  outputs[request.outputs.get()].push_back(std::move(last));
+  return outputs;
+}
+
+void RequestTable::end(Node& node, FinishReason reason, const std::string& error,
                        Outputs& outputs) {
-  const AcceptedRequest& request = node.mapped();
+  AcceptedRequest& request = node.mapped();
   int32_t left = request.num_unended;
   for (size_t i = 0; i < request.ended.size(); ++i) {
     if (request.ended[i]) continue;
-    outputs[request.outputs.get()].push_back({.request_id = node.key(),
-                                              .sample_index = static_cast<int32_t>(i),
-                                              .finish_reason = reason,
-                                              .error = error,
-                                              .request_finished = --left == 0,
-                                              .times = {.queued = request.queued}});
+    RequestOutput last = last_output(request, node.key(), i, reason);
+    last.error = error;
+    last.request_finished = --left == 0;
+    outputs[request.outputs.get()].push_back(std::move(last));
   }
 }
 

@@ -19,6 +19,7 @@ struct Submission {
   SamplingParams params;
   std::optional<BeamSearchParams> beams;  // in the place of params
   std::string cache_salt;
+  Delivery delivery = Delivery::kEachStep;
 };
 
 struct AcceptedRequest {
@@ -28,6 +29,9 @@ struct AcceptedRequest {
   std::optional<RequestId> engine_id;      // from when the engine has it
   std::vector<bool> ended;                 // [n], the samples that produce no more outputs
   int32_t num_unended = 0;
+  Delivery delivery = Delivery::kEachStep;
+  // [n], with Delivery::kWhole: what the running samples have produced, each as one output.
+  std::vector<RequestOutput> held;
 };
 
 class RequestTable {
@@ -59,13 +63,18 @@ class RequestTable {
   // Sorts a step's outputs by queue, under the ids of this table and without those of what has
   // ended; requests that end by them go to `ended`, which keeps the queues alive.
   Outputs route(std::vector<RequestOutput> outputs, std::vector<Node>& ended);
+  // The last output of a sample that its caller has aborted.
+  static Outputs end_of_sample(AcceptedRequest& request, RequestId id, int32_t sample_index);
   // One last output for each sample that is left of `request`.
-  static void end(const Node& request, FinishReason reason, const std::string& error,
-                  Outputs& outputs);
+  static void end(Node& request, FinishReason reason, const std::string& error, Outputs& outputs);
   // Takes out all requests.
   std::vector<Node> remove_all();
 
  private:
+  // What is held back of a sample, as its end.
+  static RequestOutput last_output(AcceptedRequest& request, RequestId id, size_t index,
+                                   FinishReason reason);
+
   std::unordered_map<RequestId, AcceptedRequest> requests_;
   std::unordered_map<RequestId, RequestId> ids_;  // by the engine's
   RequestId next_id_ = 0;

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "quant/integer_block.h"
+#include "quant/noise.h"
 #include "tensor/dtype.h"
 
 namespace octavo {
@@ -18,6 +19,18 @@ void decode_sixteen_bit(DType dtype, const std::byte* data, int64_t count, float
     const size_t part = std::min<size_t>(buffer.size(), static_cast<size_t>(count - done));
     std::memcpy(buffer.data(), data + 2 * done, 2 * part);
     convert_to_float(dtype, buffer.data(), part, out + done);
+  }
+}
+
+// What a checkpoint with this noise in it would give: rounded to its scheme.
+void decode_noise(const QuantizedMatrix& matrix, int64_t row, float* out) {
+  const auto first = static_cast<uint64_t>(row) * static_cast<uint64_t>(matrix.cols);
+  const auto count = static_cast<size_t>(matrix.cols);
+  for (size_t i = 0; i < count; ++i) out[i] = noise_value(matrix.noise_seed, first + i);
+  if (matrix.scheme == Scheme::kF16) {
+    for (size_t i = 0; i < count; ++i) out[i] = float16_to_float(float_to_float16(out[i]));
+  } else if (matrix.scheme == Scheme::kBF16) {
+    for (size_t i = 0; i < count; ++i) out[i] = bfloat16_to_float(float_to_bfloat16(out[i]));
   }
 }
 
@@ -55,6 +68,7 @@ void decode_blocks(Scheme scheme, const std::byte* data, int64_t blocks, float* 
 
 void decode_row(const QuantizedMatrix& matrix, int64_t row, float* out) {
   OCTAVO_CHECK(row >= 0 && row < matrix.rows, "decode_row: row ", row, " of ", matrix.rows);
+  if (matrix.noise_seed != 0) return decode_noise(matrix, row, out);
   decode_blocks(matrix.scheme, matrix.data + row * matrix.row_bytes(),
                 matrix.cols / scheme_info(matrix.scheme).block_elements, out);
 }

@@ -31,12 +31,15 @@ struct SchemeInfo {
 
 const SchemeInfo& scheme_info(Scheme scheme);
 
-// A matrix as it lies in a checkpoint: rows of whole blocks, one after the other.
+// A matrix as it lies in a checkpoint: rows of whole blocks, one after the other. Or one of noise,
+// which lies nowhere: element i, counted row by row, is noise_value(noise_seed, i), rounded to the
+// scheme, which is floating.
 struct QuantizedMatrix {
   Scheme scheme = Scheme::kF32;
   int64_t rows = 0;
   int64_t cols = 0;                 // a multiple of the scheme's block_elements
   const std::byte* data = nullptr;  // [rows, cols], not necessarily aligned
+  uint64_t noise_seed = 0;          // not 0: of noise, and data is null
 
   int64_t row_bytes() const {
     const SchemeInfo& info = scheme_info(scheme);

@@ -36,7 +36,7 @@ class ModelRunner {
 
   // Gives memory back: the KV cache with its contents, or the weights and the workspace. No step
   // runs until both are there again; the shape and the salts stay known.
-  void release_kv() { kv_.reset(); }
+  void release_kv();
   void release_model();
   // Takes a model of the same shape and the workspace again. Throws OutOfMemory, and then has
   // neither.
@@ -59,8 +59,16 @@ class ModelRunner {
   void allocate_workspace();
   KvShape kv_shape() const;
   ForwardContext make_context(Backend& backend, Arena& arena) const;
+  // What precedes a forward pass; `padded_rows` as in StepInputs::fill.
+  void prepare(const StepPlan& plan, std::span<const int32_t> selected, int64_t padded_rows);
   // The batch's hidden states [tokens, hidden_size].
-  Tensor forward(const StepPlan& plan, std::span<const int32_t> selected);
+  Tensor forward();
+  // The logits of a step that may be replayed, float32 [padded rows, vocab_size].
+  Tensor replay();
+  // How many rows a plan is padded to, when it is one that a device may replay; else 0.
+  int64_t padded_rows(const StepPlan& plan, std::span<const int32_t> selected) const;
+  // Samples rows [begin, begin + logits' rows) of the step.
+  void sample(int64_t begin, const Tensor& logits, std::span<const SampleRow> rows);
   // Calls `take(begin, logits)` for the selected rows from `begin` on, some at a time, until all
   // have been computed; logits is float32 [rows, vocab_size].
   template <typename Take>

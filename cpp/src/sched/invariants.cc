@@ -38,8 +38,9 @@ void check_running(const Sequence& s, const BlockManager& blocks, Census& census
                    num_blocks <= blocks.blocks_for(s.num_tokens()),
                "invariants: sequence ", s.id, " has ", num_blocks, " blocks for ", s.num_computed,
                " computed and ", s.num_scheduled, " scheduled of ", s.num_tokens(), " tokens");
-  OCTAVO_CHECK(s.blocks.num_published() <= s.num_computed / blocks.block_size(),
-               "invariants: sequence ", s.id, " has published what it has not computed");
+  OCTAVO_CHECK(s.blocks.num_published() <= (s.num_computed + s.num_scheduled) / blocks.block_size(),
+               "invariants: sequence ", s.id,
+               " has published what it neither computed nor computes");
   std::unordered_set<int32_t> own;
   for (const int32_t block : s.blocks.ids()) {
     OCTAVO_CHECK(own.insert(block).second, "invariants: sequence ", s.id, " has block ", block,

@@ -94,8 +94,6 @@ void Scheduler::complete(const StepPlan& plan) {
     sequence->num_computed += sequence->num_scheduled;
     sequence->num_scheduled = 0;
     sequence->step_index_ = -1;
-    blocks_.publish(sequence->blocks, std::span(sequence->tokens).first(sequence->num_computed),
-                    sequence->cache_salt);
   }
   scheduled_.clear();
   step_in_flight_ = false;
@@ -199,6 +197,11 @@ void Scheduler::take(Sequence* sequence, StepPlan& plan) {
        .prompt_len = sequence->prompt_len,
        .block_table = sequence->blocks.ids().first(blocks_.blocks_for(begin + count)),
        .samples = begin + count == sequence->num_tokens()});
+  // Sequences that are admitted after it, into this step, find what it is about to compute: every
+  // layer stores the step's keys and values before it reads any. Nothing that is in the plan is
+  // preempted.
+  blocks_.publish(sequence->blocks, std::span(sequence->tokens).first(begin + count),
+                  sequence->cache_salt);
 }
 
 bool Scheduler::has_room(const StepPlan& plan) const {

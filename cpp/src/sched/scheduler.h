@@ -45,7 +45,8 @@ class Scheduler {
   // A plan that is not empty is in flight until complete().
   StepPlan schedule();
 
-  // The plan has run: its tokens are computed. When it failed, remove its sequences before this.
+  // The plan has run: its tokens are computed. When it failed, remove its sequences before this,
+  // and reset the prefix cache, which knows what they were to compute.
   void complete(const StepPlan& plan);
 
   bool step_in_flight() const { return step_in_flight_; }

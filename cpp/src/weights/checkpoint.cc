@@ -98,7 +98,7 @@ std::unique_ptr<Checkpoint> open_file(const std::string& path, std::string_view 
 QuantizedMatrix WeightTensor::matrix() const {
   int64_t rows = 1;
   for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
-  return {scheme, rows, shape.empty() ? 1 : shape.back(), data.data()};
+  return {scheme, rows, shape.empty() ? 1 : shape.back(), data.data(), noise_seed};
 }
 
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path, std::string_view load_format) {

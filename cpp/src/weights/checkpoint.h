@@ -16,12 +16,13 @@
 
 namespace octavo {
 
-// One tensor as it lies in a mapped file.
+// One tensor as it lies in a mapped file, or one of noise.
 struct WeightTensor {
   std::string name;
   Scheme scheme = Scheme::kF32;
-  std::vector<int64_t> shape;  // outermost first, as in Hugging Face's checkpoints
-  std::span<const std::byte> data;
+  std::vector<int64_t> shape;       // outermost first, as in Hugging Face's checkpoints
+  std::span<const std::byte> data;  // empty where it is noise
+  uint64_t noise_seed = 0;          // of QuantizedMatrix
 
   // All but the last dimension are rows.
   QuantizedMatrix matrix() const;

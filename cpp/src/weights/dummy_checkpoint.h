@@ -17,8 +17,8 @@ class DummyCheckpoint final : public Checkpoint {
   Scheme main_scheme() const override { return scheme_; }
   // Every tensor is there, but for one that only GGUF files have.
   bool has(std::string_view name) const override { return name != "rope_freqs.weight"; }
-  // Matrices are normal-like with a deviation of 0.02, weights of norms are ones, biases zeros.
-  // Throws OutOfMemory when they do not fit.
+  // Matrices are noise (quant/noise.h), which takes no memory here; weights of norms are ones,
+  // biases zeros. Throws OutOfMemory when they cannot be counted or held.
   WeightTensor take(std::string_view name, std::span<const int64_t> shape) override;
   std::vector<std::string> unused() const override { return {}; }
 

@@ -47,8 +47,10 @@ WeightTensor TensorTable::take(std::string_view name, std::span<const int64_t> s
   found->file->check_size();
   found->file->will_need(found->offset, found->bytes);
   used_.insert(found->name);
-  return {std::string(name), *found->scheme, found->shape,
-          found->file->bytes().subspan(found->offset, found->bytes)};
+  return {.name = std::string(name),
+          .scheme = *found->scheme,
+          .shape = found->shape,
+          .data = found->file->bytes().subspan(found->offset, found->bytes)};
 }
 
 void TensorTable::release(const WeightTensor& tensor) const {

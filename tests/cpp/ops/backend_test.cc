@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -55,15 +56,64 @@ TEST_CASE("ref: a cache block is its keys and values") {
 TEST_CASE("make_backend knows its names") {
   CHECK(make_backend("ref", 0)->info().name == "ref");
   CHECK(make_backend("cpu", 1)->info().name == "cpu");
-  CHECK(make_backend("auto", 2)->info().num_threads == 2);
+  CHECK(make_backend("cpu", 2)->info().num_threads == 2);
   CHECK_THROWS_WITH_AS(make_backend("tpu", 0),
-                       "device: 'tpu' is unknown; expected auto, cpu or ref", InvalidArgument);
-  CHECK_THROWS_WITH_AS(make_backend("", 0), "device: '' is unknown; expected auto, cpu or ref",
+                       "device: 'tpu' is unknown; expected auto, cpu, cuda, cuda:N or ref",
                        InvalidArgument);
-  CHECK_THROWS_WITH_AS(make_backend("cuda", 0),
-                       "device: 'cuda' is not in this build; expected auto, cpu or ref",
-                       NotSupported);
+  CHECK_THROWS_WITH_AS(make_backend("", 0),
+                       "device: '' is unknown; expected auto, cpu, cuda, cuda:N or ref",
+                       InvalidArgument);
+  for (const char* device : {"cuda:", "cuda:-1", "cuda:x", "cuda:1 ", "cuda:99999999999"}) {
+    CHECK_THROWS_AS(make_backend(device, 0), InvalidArgument);
+  }
   CHECK_THROWS_AS(make_backend("cpu", -1), InvalidArgument);
+}
+
+// What OCTAVO_CUDA_LIBRARY names, while this exists.
+class CudaLibrary {
+ public:
+  explicit CudaLibrary(const char* path) { setenv("OCTAVO_CUDA_LIBRARY", path, 1); }
+  ~CudaLibrary() { unsetenv("OCTAVO_CUDA_LIBRARY"); }
+};
+
+TEST_CASE("make_backend says what is missing where there is no CUDA library") {
+  if (skipped_on_cuda("there is one")) return;
+  const CudaLibrary missing("/nowhere/liboctavo_cuda.so");
+  CHECK_THROWS_WITH_AS(make_backend("cuda", 0),
+                       "device: 'cuda' needs Octavo's CUDA library: /nowhere/liboctavo_cuda.so is "
+                       "missing; expected a build with OCTAVO_BUILD_CUDA, or device cpu",
+                       NotSupported);
+  CHECK(make_backend("auto", 1)->info().name == "cpu");
+}
+
+TEST_CASE("CUDA: what the device is") {
+  if (!on_cuda()) return;
+  const Backend& cuda = *other_backends().front().backend;
+  CHECK(cuda.info().name == "cuda");
+  CHECK(cuda.info().isa.starts_with("sm_"));
+  for (DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+    CHECK(cuda.activation_dtype(dtype) == dtype);
+  }
+  CHECK(cuda.logits_rows() >= 64);
+  REQUIRE(cuda.memory().has_value());
+  CHECK(cuda.memory()->free > 0);
+  CHECK(cuda.memory()->free <= cuda.memory()->free_at_start);
+  CHECK_THROWS_AS(make_backend("cuda:1000", 0), NotSupported);
+}
+
+TEST_CASE("CUDA: back ends come and go") {
+  if (!on_cuda()) return;
+  const int64_t before = make_backend("cuda", 0)->memory()->free_at_start;
+  for (int i = 0; i < 10; ++i) {
+    const auto backend = make_backend("cuda", 0);
+    const Buffer buffer = backend->allocate(size_t{1} << 28);
+    const Tensor tensor(buffer.data(), DType::kInt32, {1 << 26});
+    const std::vector<int32_t> ones(1 << 26, 1);
+    backend->copy_to_device(tensor, ones.data());
+    CHECK(download_vector<int32_t>(*backend, tensor) == ones);
+  }
+  // Another process may come meanwhile, but does not take so much.
+  CHECK(make_backend("cuda", 0)->memory()->free_at_start >= before - (int64_t{1} << 28));
 }
 
 // The message of the InternalError that check_args throws; empty where it throws none.

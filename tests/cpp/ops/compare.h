@@ -1,5 +1,5 @@
 // How results are compared: with a bound on the largest error of a row, relative to the row's root
-// mean square; by cosine; or bit by bit.
+// mean square and to the element; by cosine; or bit by bit.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -19,25 +19,35 @@ namespace octavo::test {
 // Float32 arithmetic in any order on float32 activations.
 inline constexpr double kTolerance = 1e-5;
 
+// What a result in `dtype` may err more, in ulps of it: rounded once, an element errs by half an
+// ulp of its own size, and each number that it is made of by half an ulp of the row's.
+inline double ulps(DType dtype, double count) {
+  if (dtype == DType::kBFloat16) return count * 0x1p-7;
+  return dtype == DType::kFloat16 ? count * 0x1p-10 : 0.0;
+}
+
 inline double root_mean_square(const float* row, int64_t cols) {
   double sum = 0;
   for (int64_t i = 0; i < cols; ++i) sum += static_cast<double>(row[i]) * row[i];
   return std::sqrt(sum / static_cast<double>(cols));
 }
 
-// `floor` is the least scale of a row: what its elements are before they cancel, and 0 where they
-// do not. NaN is never close.
+// The bound is `tolerance` of the row's root mean square and `of_element` of the element. `floor`
+// is the least scale of a row: what its elements are before they cancel, and 0 where they do not.
+// NaN is never close.
 inline void check_close(const std::string& what, const std::vector<float>& actual,
                         const std::vector<float>& expected, int64_t cols,
-                        double tolerance = kTolerance, double floor = 0.0) {
+                        double tolerance = kTolerance, double floor = 0.0,
+                        double of_element = 0.0) {
   REQUIRE_MESSAGE(actual.size() == expected.size(), what);
   const auto size = static_cast<int64_t>(expected.size());
-  double worst = 0, bound = 0;  // the largest error over its bound
+  double worst = 0, row_bound = 0;  // the largest error over its bound
   int64_t worst_index = 0;
   for (int64_t i = 0; i < size; ++i) {
     if (i % cols == 0) {
-      bound = tolerance * std::max(root_mean_square(expected.data() + i, cols), floor);
+      row_bound = tolerance * std::max(root_mean_square(expected.data() + i, cols), floor);
     }
+    const double bound = row_bound + of_element * std::fabs(static_cast<double>(expected[i]));
     const double error = std::fabs(static_cast<double>(actual[i]) - expected[i]);
     const double ratio = error == 0 ? 0 : error / bound;
     if (ratio <= worst) continue;
@@ -83,18 +93,27 @@ inline std::vector<float> rows_of(const std::vector<float>& values, int64_t cols
 }
 
 // Runs `run(backend)`, a matrix of `cols` columns, on every back end: each is close to ref, and the
-// number of threads changes no bit. `rounded`: the tolerance where rows are rounded to bfloat16.
+// number of threads changes no bit.
+struct Bounds {
+  double tolerance = kTolerance;
+  double floor = 0.0;
+  double rounded = 0.0;           // the tolerance where rows are rounded to bfloat16
+  DType dtype = DType::kFloat32;  // of the weights; of the activations, where they follow them
+  double roundings = 1.0;         // to that dtype, one after another
+};
 template <typename Run>
-void check_against_ref(const std::string& what, int64_t cols, Run run,
-                       double tolerance = kTolerance, double floor = 0.0, double rounded = 0.0) {
+void check_against_ref(const std::string& what, int64_t cols, Run run, const Bounds& bounds = {}) {
   if (other_backends().empty()) return;
   const std::vector<float> expected = run(ref());
   std::map<std::string, std::vector<float>> first_of_isa;
   for (const NamedBackend& other : other_backends()) {
     const std::string where = other.name + ": " + what;
     const std::vector<float> actual = run(*other.backend);
+    const double ulp = ulps(other.backend->activation_dtype(bounds.dtype), bounds.roundings);
     check_close(where, actual, expected, cols,
-                other.rounds_rows ? std::max(tolerance, rounded) : tolerance, floor);
+                other.rounds_rows ? std::max(bounds.tolerance, bounds.rounded)
+                                  : std::max(bounds.tolerance, ulp),
+                bounds.floor, ulp);
     check_cosine(where, actual, expected);
     const auto [first, is_first] = first_of_isa.emplace(other.isa, actual);
     if (!is_first) check_same_bits(where + ", against one thread", actual, first->second);

@@ -1,10 +1,12 @@
 // Matrices in a back end's memory that notice what they should not see: outputs start as NaN, and a
-// strided one has NaN columns on both sides, which must be NaN still when it is read.
+// strided one has NaN columns on both sides, which must be NaN still when it is read. Values are
+// float32 on the host, and rounded to the matrix's dtype.
 #pragma once
 
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <numeric>
 #include <type_traits>
@@ -19,21 +21,22 @@ enum class Layout { kDense, kStrided, kWide };  // wide: another stride
 // For an argument beside one of `layout`, so that no stride passes for another.
 inline Layout beside(Layout layout) { return layout == Layout::kStrided ? Layout::kWide : layout; }
 
-// Float32 [rows, cols].
+// [rows, cols] of a floating dtype.
 class DeviceMatrix {
  public:
-  DeviceMatrix(Backend& backend, int64_t rows, int64_t cols, Layout layout = Layout::kDense)
+  DeviceMatrix(Backend& backend, int64_t rows, int64_t cols, Layout layout = Layout::kDense,
+               DType dtype = DType::kFloat32)
       : backend_(&backend),
         left_(layout == Layout::kDense ? 0 : kLeft),
         width_(left_ + cols + right_of(layout)),
-        buffer_(backend.allocate(static_cast<size_t>(rows * width_) * sizeof(float))),
-        whole_(buffer_.data(), DType::kFloat32, {rows, width_}) {
+        buffer_(backend.allocate(static_cast<size_t>(rows * width_) * dtype_size(dtype))),
+        whole_(buffer_.data(), dtype, {rows, width_}) {
     view = whole_.columns(left_, left_ + cols);
     upload_whole(std::vector<float>(static_cast<size_t>(rows * width_), kNaN));
   }
   DeviceMatrix(Backend& backend, int64_t rows, int64_t cols, const std::vector<float>& values,
-               Layout layout = Layout::kDense)
-      : DeviceMatrix(backend, rows, cols, layout) {
+               Layout layout = Layout::kDense, DType dtype = DType::kFloat32)
+      : DeviceMatrix(backend, rows, cols, layout, dtype) {
     upload(values);
   }
 
@@ -48,7 +51,9 @@ class DeviceMatrix {
 
   std::vector<float> download() const {
     std::vector<float> host(static_cast<size_t>(whole_.size()));
-    backend_->copy_to_host(host.data(), whole_);
+    std::vector<std::byte> bytes(host.size() * dtype_size(whole_.dtype()));
+    backend_->copy_to_host(bytes.data(), whole_);
+    convert_to_float(whole_.dtype(), bytes.data(), host.size(), host.data());
     std::vector<float> values;
     values.reserve(static_cast<size_t>(view.size()));
     int64_t written_outside = 0;
@@ -73,7 +78,9 @@ class DeviceMatrix {
   }
 
   void upload_whole(const std::vector<float>& values) {
-    backend_->copy_to_device(whole_, values.data());
+    std::vector<std::byte> bytes(values.size() * dtype_size(whole_.dtype()));
+    convert_from_float(values.data(), values.size(), whole_.dtype(), bytes.data());
+    backend_->copy_to_device(whole_, bytes.data());
   }
 
   Backend* backend_;
@@ -108,7 +115,8 @@ inline std::vector<float> read_back(Backend& backend, const PackedWeight& weight
   std::vector<int32_t> ids(static_cast<size_t>(weight.out_features()));
   std::iota(ids.begin(), ids.end(), 0);
   const DeviceVector<int32_t> device_ids(backend, ids);
-  const DeviceMatrix out(backend, weight.out_features(), weight.in_features());
+  const DeviceMatrix out(backend, weight.out_features(), weight.in_features(), Layout::kDense,
+                         backend.activation_dtype(weight.dtype()));
   backend.embed({.ids = device_ids.view, .table = &weight, .out = out.view});
   return out.download();
 }

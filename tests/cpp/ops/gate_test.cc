@@ -12,6 +12,7 @@
 #include "ops/formula.h"
 #include "ops/random.h"
 #include "ops/shapes.h"
+#include "ops/weights.h"
 
 namespace octavo::test {
 namespace {
@@ -26,23 +27,26 @@ struct Case {
   int64_t tokens, width;
   Where where = Where::kSeparate;
   Layout layout = Layout::kDense;
+  DType dtype = DType::kFloat32;
 
   std::string name() const {
     return str_cat("gate ", static_cast<int>(activation), " of ", tokens, "x", width, " where ",
-                   static_cast<int>(where), " layout ", static_cast<int>(layout));
+                   static_cast<int>(where), " layout ", static_cast<int>(layout), " ",
+                   dtype_name(dtype));
   }
 };
 
 struct Data {
   explicit Data(const Case& c) {
     Random random(static_cast<uint64_t>(c.tokens * 1000 + c.width));
-    gate = random.normals(c.tokens * c.width, 2.0);
-    up = random.normals(c.tokens * c.width);
+    gate = rounded(random.normals(c.tokens * c.width, 2.0), c.dtype);
+    up = rounded(random.normals(c.tokens * c.width), c.dtype);
   }
   std::vector<float> gate, up;  // [tokens, width]
 };
 
 std::vector<float> run(Backend& backend, const Case& c, const Data& data) {
+  const DType dtype = backend.activation_dtype(c.dtype);
   const auto gate_of = [&](const Tensor& gate, const Tensor& up, const Tensor& out) {
     backend.gate({.gate = gate, .up = up, .activation = c.activation, .out = out});
   };
@@ -54,7 +58,7 @@ std::vector<float> run(Backend& backend, const Case& c, const Data& data) {
         both.insert(both.end(), row.begin(), row.end());
       }
     }
-    const DeviceMatrix matrix(backend, c.tokens, 2 * c.width, both, c.layout);
+    const DeviceMatrix matrix(backend, c.tokens, 2 * c.width, both, c.layout, dtype);
     const Tensor first = matrix.view.columns(0, c.width);
     gate_of(first, matrix.view.columns(c.width, 2 * c.width), first);
     const std::vector<float> after = matrix.download();
@@ -65,9 +69,9 @@ std::vector<float> run(Backend& backend, const Case& c, const Data& data) {
     check_same_bits(c.name() + ": the second half is unchanged", up, data.up);
     return out;
   }
-  const DeviceMatrix gate(backend, c.tokens, c.width, data.gate, c.layout);
-  const DeviceMatrix up(backend, c.tokens, c.width, data.up, beside(c.layout));
-  const DeviceMatrix separate(backend, c.tokens, c.width, c.layout);
+  const DeviceMatrix gate(backend, c.tokens, c.width, data.gate, c.layout, dtype);
+  const DeviceMatrix up(backend, c.tokens, c.width, data.up, beside(c.layout), dtype);
+  const DeviceMatrix separate(backend, c.tokens, c.width, c.layout, dtype);
   const DeviceMatrix& target = c.where == Where::kOverGate ? gate : separate;
   gate_of(gate.view, up.view, target.view);
   return target.download();
@@ -84,7 +88,7 @@ std::vector<float> by_formula(const Case& c, const Data& data) {
   return out;
 }
 
-std::vector<Case> cases() {
+std::vector<Case> cases(DType dtype = DType::kFloat32) {
   std::vector<Case> cases;
   for (Activation activation : kActivations) {
     for (int64_t tokens : kTokens) cases.push_back({activation, tokens, 33});
@@ -95,7 +99,9 @@ std::vector<Case> cases() {
         cases.push_back({activation, 2, 64, where, layout});
       }
     }
+    if (on_cuda()) cases.push_back({activation, 20, 14336, Where::kHalves});
   }
+  for (Case& c : cases) c.dtype = dtype;
   return cases;
 }
 
@@ -108,11 +114,13 @@ TEST_CASE("ref: gate is its formula") {
 // The tail of gelu cancels, x * (1 - almost 1), which shows in a row of one element: the error is
 // relative to what cancels there. Nothing cancels in the other activations.
 TEST_CASE("gate is close to ref") {
-  for (const Case& c : cases()) {
-    const bool cancels = c.activation == Activation::kGelu || c.activation == Activation::kGeluTanh;
-    check_against_ref(
-        c.name(), c.width, [&](Backend& backend) { return run(backend, c); }, kTolerance,
-        cancels ? 0.25 : 0.0);
+  for (DType dtype : activation_dtypes()) {
+    for (const Case& c : cases(dtype)) {
+      const bool cancels =
+          c.activation == Activation::kGelu || c.activation == Activation::kGeluTanh;
+      check_against_ref(c.name(), c.width, [&](Backend& backend) { return run(backend, c); },
+                        {.floor = cancels ? 0.25 : 0.0, .dtype = dtype});
+    }
   }
 }
 

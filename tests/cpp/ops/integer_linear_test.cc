@@ -132,6 +132,7 @@ TEST_CASE("integers: linear of any rows is within the rounding of x") {
 }
 
 TEST_CASE("integers: instruction sets with fused multiply-add have the same bits") {
+  if (skipped_on_cuda("there is one set of kernels")) return;
   for (const Scheme scheme : kSchemes) {
     const StoredMatrix matrix = random_integers(scheme, 100, 768, 7);
     for (const int64_t rows : {1, 4, 8, 21}) {
@@ -164,6 +165,7 @@ void check_batches(const std::string& what, Backend& backend, const PackedWeight
 }
 
 TEST_CASE("integers: a row has the same bits in every batch") {
+  if (skipped_on_cuda(kBatchInvariance)) return;
   for (const Scheme scheme : kSchemes) {
     // Also blocks that do not fill the last run of those that are unpacked together.
     const StoredMatrix matrix = random_integers(scheme, 70, is_k(scheme) ? 512 : 352, 8);
@@ -190,7 +192,9 @@ TEST_CASE("integers: a NaN or an infinity stays in its own row") {
       std::vector<float> expected = linear(*other.backend, *weight, clean);
       std::vector<float> actual = linear(*other.backend, *weight, dirty);
       for (int64_t i = 4 * 45; i < 5 * 45; ++i) {
-        CHECK_MESSAGE(std::isnan(actual[i]), other.name, ": element ", i);
+        // Decoded weights make an infinity of an infinity.
+        const bool broken = on_cuda() ? !std::isfinite(actual[i]) : std::isnan(actual[i]);
+        CHECK_MESSAGE(broken, other.name, ": element ", i);
         expected[i] = actual[i] = 0;
       }
       check_same_bits(other.name, actual, expected);
@@ -205,7 +209,9 @@ TEST_CASE("integers: packed rows read back as they decode") {
     for (const NamedBackend& other : other_backends()) {
       const auto weight = matrix.pack(*other.backend, keep_integers());
       // Whole panels, and never more than a byte and the scales for a number.
-      CHECK(weight->bytes() < static_cast<size_t>(96 * 512 * 9 / 8));
+      if (!skipped_on_cuda(kKeptIntegers)) {
+        CHECK(weight->bytes() < static_cast<size_t>(96 * 512 * 9 / 8));
+      }
       check_close(str_cat(other.name, ": ", scheme_info(scheme).name),
                   read_back(*other.backend, *weight), expected, 512, 1e-6);
     }
@@ -237,6 +243,7 @@ TEST_CASE("integers: segments of several forms in one weight") {
 }
 
 TEST_CASE("integers: int8 on load has a scale for each output feature") {
+  if (skipped_on_cuda(kKeptIntegers)) return;
   constexpr int64_t kIn = 96, kOut = 70;
   const StoredMatrix matrix(kOut, kIn, Random(12).normals(kOut * kIn, 0.1));
   std::vector<float> expected = read_back(ref(), *matrix.pack(ref(), DType::kFloat32));

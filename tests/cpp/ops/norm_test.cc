@@ -10,6 +10,7 @@
 #include "ops/device_matrix.h"
 #include "ops/random.h"
 #include "ops/shapes.h"
+#include "ops/weights.h"
 
 namespace octavo::test {
 namespace {
@@ -24,18 +25,19 @@ struct Case {
   double mean = 0.5;
   double scale = 1.0;
   float eps = 1e-5f;
+  DType dtype = DType::kFloat32;
 
   std::string name() const {
     return str_cat("norm ", static_cast<int>(norm), " of ", tokens, "x", hidden, " layout ",
                    static_cast<int>(layout), " in place ", in_place, " mean ", mean, " scale ",
-                   scale, " eps ", eps);
+                   scale, " eps ", eps, " ", dtype_name(dtype));
   }
 };
 
 struct Data {
   explicit Data(const Case& c) {
     Random random(static_cast<uint64_t>(c.tokens * 1000 + c.hidden));
-    x = random.normals(c.tokens * c.hidden, c.scale, c.mean);
+    x = rounded(random.normals(c.tokens * c.hidden, c.scale, c.mean), c.dtype);
     weight = random.normals(c.hidden, 0.3, 1.0);
     bias = random.normals(c.hidden);
   }
@@ -46,8 +48,9 @@ struct Data {
 
 std::vector<float> run(Backend& backend, const Case& c, const Data& data) {
   const DeviceVector<float> weight(backend, data.weight), bias(backend, data.bias);
-  const DeviceMatrix x(backend, c.tokens, c.hidden, data.x, c.layout);
-  const DeviceMatrix separate(backend, c.tokens, c.hidden, beside(c.layout));
+  const DType dtype = backend.activation_dtype(c.dtype);
+  const DeviceMatrix x(backend, c.tokens, c.hidden, data.x, c.layout, dtype);
+  const DeviceMatrix separate(backend, c.tokens, c.hidden, beside(c.layout), dtype);
   const DeviceMatrix& target = c.in_place ? x : separate;
   if (c.norm == Norm::kRms) {
     backend.rms_norm({.x = x.view, .weight = weight.view, .eps = c.eps, .out = target.view});
@@ -88,7 +91,7 @@ std::vector<float> by_formula(const Case& c) {
   return out;
 }
 
-std::vector<Case> cases() {
+std::vector<Case> cases(DType dtype = DType::kFloat32) {
   std::vector<Case> cases;
   for (Norm norm : {Norm::kRms, Norm::kLayer, Norm::kLayerWithoutBias}) {
     for (int64_t tokens : kTokens) cases.push_back({norm, tokens, 33});
@@ -103,7 +106,13 @@ std::vector<Case> cases() {
     cases.push_back({norm, 3, 96, Layout::kDense, false, 0.0, 1e-3});  // eps weighs
     cases.push_back({norm, 3, 96, Layout::kDense, false, 0.0, 1e-8, 1e-12f});
     cases.push_back({norm, 3, 96, Layout::kDense, false, 0.0, 0.0});  // all zeros
+    if (on_cuda()) {  // a model's rows, few and many
+      for (int64_t width : {768, 4096, 5120, 8192, 16384}) {
+        for (int64_t tokens : {1, 40}) cases.push_back({norm, tokens, width});
+      }
+    }
   }
+  for (Case& c : cases) c.dtype = dtype;
   return cases;
 }
 
@@ -117,8 +126,11 @@ TEST_CASE("ref: norms are their formulas") {
 }
 
 TEST_CASE("norms are close to ref") {
-  for (const Case& c : cases()) {
-    check_against_ref(c.name(), c.hidden, [&](Backend& backend) { return run(backend, c); });
+  for (DType dtype : activation_dtypes()) {
+    for (const Case& c : cases(dtype)) {
+      check_against_ref(c.name(), c.hidden, [&](Backend& backend) { return run(backend, c); },
+                        {.dtype = dtype});
+    }
   }
 }
 
@@ -126,8 +138,8 @@ TEST_CASE("norms are close to ref") {
 // single pass they would err a hundred times more.
 TEST_CASE("layer_norm keeps its digits where the mean is large") {
   const Case far{Norm::kLayer, 3, 300, Layout::kDense, false, 100.0};
-  check_against_ref(
-      far.name(), far.hidden, [&](Backend& backend) { return run(backend, far); }, 3e-5);
+  check_against_ref(far.name(), far.hidden, [&](Backend& backend) { return run(backend, far); },
+                    {.tolerance = 3e-5});
 }
 
 TEST_CASE("norms give a row the same bits in every batch") {

@@ -24,6 +24,8 @@ struct SequenceShape {
   uint64_t seed = 0;    // of the data: equal sequences in different batches; 0: by place
   bool broken = false;  // its first value is NaN
 };
+// A row that only pads the step: it has no context, its slot is -1.
+inline constexpr SequenceShape kPadding{-1, 1};
 
 enum class Rotation {
   kNone,
@@ -42,6 +44,8 @@ struct RaggedCase {
   float scale = 0.0f;        // 0: 1 / sqrt(head_dim)
   uint64_t layout_seed = 1;  // of the blocks' order
   int32_t spare_blocks = 3;  // that no sequence owns
+  DType dtype =
+      DType::kFloat32;  // of the activations, where the back end has them in more than one
 
   int32_t rotary() const { return rotary_dim == 0 ? head_dim : rotary_dim; }
   float used_scale() const {
@@ -61,9 +65,9 @@ struct RaggedCase {
   }
   std::string name() const {
     std::string text =
-        str_cat("heads ", heads, "/", kv_heads, " x ", head_dim, " kv ", dtype_name(kv_dtype),
-                " rotation ", static_cast<int>(rotation), " of ", rotary(), " window ", window,
-                " blocks of ", block_size, " tokens");
+        str_cat(dtype_name(dtype), " heads ", heads, "/", kv_heads, " x ", head_dim, " kv ",
+                dtype_name(kv_dtype), " rotation ", static_cast<int>(rotation), " of ", rotary(),
+                " window ", window, " blocks of ", block_size, " tokens");
     for (const SequenceShape& sequence : sequences) {
       text += str_cat(" ", sequence.computed, "+", sequence.scheduled);
     }
@@ -71,24 +75,36 @@ struct RaggedCase {
   }
 };
 
-// One sequence's vectors before rotation. A position has the same ones however long the sequence
-// is.
 inline bool kv_rounds(DType kv) { return kv == DType::kBFloat16 || kv == DType::kInt8; }
 
+// One sequence's vectors before rotation. A position has the same ones however long the sequence
+// is. Tokens that were computed before have no q.
 struct SequenceData {
   SequenceData(const RaggedCase& c, size_t place) {
     const SequenceShape& shape = c.sequences[place];
-    Random random(shape.seed != 0 ? shape.seed : 1000 + place);
+    const uint64_t seed = shape.seed != 0 ? shape.seed : 1000 + place;
+    // Numbers that bfloat16 holds, for the back ends that round q to a cache of it.
+    const DType q_dtype = kv_rounds(c.kv_dtype) ? DType::kBFloat16 : DType::kFloat32;
     for (int32_t position = 0; position < shape.computed + shape.scheduled; ++position) {
-      // Numbers that bfloat16 holds, for the back ends that round q to a cache of it.
-      q.push_back(rounded(random.normals(c.heads * c.head_dim),
-                          kv_rounds(c.kv_dtype) ? DType::kBFloat16 : DType::kFloat32));
-      k.push_back(random.normals(c.kv_heads * c.head_dim));
-      v.push_back(random.normals(c.kv_heads * c.head_dim));
+      Random random(seed * 1000003 + static_cast<uint64_t>(position));
+      const auto vectors = [&](int32_t heads, DType dtype) {
+        return rounded(random.nearly_normals(heads * c.head_dim), dtype);
+      };
+      k.push_back(vectors(c.kv_heads, c.dtype));
+      v.push_back(vectors(c.kv_heads, c.dtype));
+      q.push_back(position < shape.computed
+                      ? std::vector<float>()
+                      : vectors(c.heads, c.dtype == DType::kFloat32 ? q_dtype : c.dtype));
     }
     if (shape.broken) v.at(0).at(0) = std::numeric_limits<float>::quiet_NaN();
   }
   std::vector<std::vector<float>> q, k, v;  // [context][heads or kv_heads * head_dim]
+};
+
+// A token of a batch.
+struct BatchToken {
+  size_t sequence;
+  int32_t position;  // -1: it only pads
 };
 
 // [positions, rotary_dim]: cosines, then sines.
@@ -130,6 +146,7 @@ struct BlockLayout {
     spare.assign(order.begin() + next, order.end());
   }
   int32_t slot(int32_t block_size, size_t sequence, int32_t position) const {
+    if (position < 0) return -1;
     const int32_t block = tables[sequence * max_blocks + position / block_size];
     return block * block_size + position % block_size;
   }
@@ -162,40 +179,70 @@ class RaggedRun {
 
   StepResult step(Layout layout = Layout::kDense) {
     std::vector<int32_t> query_start = {0}, context_len;
-    std::vector<Token> tokens;
+    for (const auto& [computed, scheduled, seed, broken] : c_.sequences) {
+      query_start.push_back(query_start.back() + scheduled);
+      context_len.push_back(computed + scheduled);
+    }
+    begin(query_start, context_len, blocks_.tables);
+    const DeviceMatrix qkv = store(step_tokens(), layout);
+    std::vector<float> attended = attend(qkv, layout);
+    return split(qkv.download(), std::move(attended));
+  }
+
+  // Attention of some of the step's tokens alone, each as a sequence of one row on the blocks of
+  // its own: what step() gives, without computing all of it.
+  std::vector<float> tokens_alone(const std::vector<BatchToken>& chosen) {
+    store(step_tokens(), Layout::kDense);
+    std::vector<int32_t> query_start = {0}, context_len, tables;
+    for (const auto& [sequence, position] : chosen) {
+      query_start.push_back(query_start.back() + 1);
+      context_len.push_back(position + 1);
+      const auto table =
+          blocks_.tables.begin() + static_cast<int64_t>(sequence) * int64_t{blocks_.max_blocks};
+      tables.insert(tables.end(), table, table + blocks_.max_blocks);
+    }
+    begin(query_start, context_len, tables);
+    return attend(store(chosen, Layout::kDense), Layout::kDense);
+  }
+
+  std::vector<BatchToken> step_tokens() const {
+    std::vector<BatchToken> tokens;
     for (size_t i = 0; i < c_.sequences.size(); ++i) {
       const auto [computed, scheduled, seed, broken] = c_.sequences[i];
       for (int32_t p = computed; p < computed + scheduled; ++p) tokens.push_back({i, p});
-      query_start.push_back(static_cast<int32_t>(tokens.size()));
-      context_len.push_back(computed + scheduled);
     }
-    backend_.begin_step({.num_tokens = query_start.back(),
-                         .block_size = c_.block_size,
-                         .query_start = query_start,
-                         .context_len = context_len,
-                         .block_tables = blocks_.tables,
-                         .max_blocks = blocks_.max_blocks});
-    const int64_t rows = query_start.back(), q_size = c_.heads * c_.head_dim;
-    const DeviceMatrix qkv = store(tokens, layout);
-    const DeviceMatrix out(backend_, rows, q_size, beside(layout));
-    backend_.attention({.q = qkv.view.columns(0, q_size).split_last(c_.heads),
-                        .kv = kv(),
-                        .scale = c_.used_scale(),
-                        .window = c_.window,
-                        .out = out.view});
-    return split(qkv.download(), out.download());
+    return tokens;
   }
 
   BlockLayout& blocks() { return blocks_; }
   KvLayer kv() const { return {.data = cache_.data(), .shape = shape_}; }
 
  private:
-  struct Token {
-    size_t sequence;
-    int32_t position;
-  };
+  static constexpr size_t kRowsAtOnce = 4096;  // for the host's memory
 
   int64_t qkv_size() const { return (c_.heads + 2 * c_.kv_heads) * c_.head_dim; }
+  DType dtype() const { return backend_.activation_dtype(c_.dtype); }
+
+  void begin(const std::vector<int32_t>& query_start, const std::vector<int32_t>& context_len,
+             const std::vector<int32_t>& tables) {
+    backend_.begin_step({.num_tokens = query_start.back(),
+                         .block_size = c_.block_size,
+                         .query_start = query_start,
+                         .context_len = context_len,
+                         .block_tables = tables,
+                         .max_blocks = blocks_.max_blocks});
+  }
+
+  std::vector<float> attend(const DeviceMatrix& qkv, Layout layout) const {
+    const int64_t q_size = c_.heads * c_.head_dim;
+    const DeviceMatrix out(backend_, qkv.view.dim(0), q_size, beside(layout), dtype());
+    backend_.attention({.q = qkv.view.columns(0, q_size).split_last(c_.heads),
+                        .kv = kv(),
+                        .scale = c_.used_scale(),
+                        .window = c_.window,
+                        .out = out.view});
+    return out.download();
+  }
 
   // rope_store of q, k and v as columns of one matrix, as a fused projection leaves them.
   void rope_store(const DeviceMatrix& qkv, const std::vector<int32_t>& slots,
@@ -218,29 +265,45 @@ class RaggedRun {
     const int64_t rows = int64_t{blocks_.num_blocks} * c_.block_size;
     std::vector<int32_t> slots(static_cast<size_t>(rows));
     std::iota(slots.begin(), slots.end(), 0);
-    rope_store(DeviceMatrix(backend_, rows, qkv_size()), slots, slots, false);  // starts as NaN
+    for (size_t begin = 0; begin < slots.size(); begin += kRowsAtOnce) {
+      const size_t end = std::min(begin + kRowsAtOnce, slots.size());
+      const std::vector<int32_t> some(slots.begin() + static_cast<int64_t>(begin),
+                                      slots.begin() + static_cast<int64_t>(end));
+      const DeviceMatrix qkv(backend_, static_cast<int64_t>(some.size()), qkv_size(),
+                             Layout::kDense, dtype());  // starts as NaN
+      rope_store(qkv, some, some, false);
+    }
   }
 
   void store_computed() {
-    std::vector<Token> tokens;
+    std::vector<BatchToken> tokens;
     for (size_t i = 0; i < c_.sequences.size(); ++i) {
-      for (int32_t p = 0; p < c_.sequences[i].computed; ++p) tokens.push_back({i, p});
+      for (int32_t p = 0; p < c_.sequences[i].computed; ++p) {
+        if (tokens.size() == kRowsAtOnce) store(tokens, Layout::kDense), tokens.clear();
+        tokens.push_back({i, p});
+      }
     }
     store(tokens, Layout::kDense);
   }
 
-  DeviceMatrix store(const std::vector<Token>& tokens, Layout layout) {
-    std::vector<float> values;
+  DeviceMatrix store(const std::vector<BatchToken>& tokens, Layout layout) {
+    const int64_t q_size = c_.heads * c_.head_dim, kv_size = c_.kv_heads * c_.head_dim;
+    std::vector<float> values(tokens.size() * static_cast<size_t>(qkv_size()), 1.0f);
     std::vector<int32_t> slots, positions;
+    auto row = values.begin();
     for (const auto& [sequence, position] : tokens) {
       const SequenceData& data = data_[sequence];
-      for (const auto* part : {&data.q, &data.k, &data.v}) {
-        values.insert(values.end(), (*part)[position].begin(), (*part)[position].end());
+      if (position >= 0) {
+        std::ranges::copy(data.q[position], row);  // none: ones, which nobody reads
+        std::ranges::copy(data.k[position], row + q_size);
+        std::ranges::copy(data.v[position], row + q_size + kv_size);
       }
+      row += qkv_size();
       slots.push_back(blocks_.slot(c_.block_size, sequence, position));
-      positions.push_back(position);
+      positions.push_back(std::max(position, 0));
     }
-    DeviceMatrix qkv(backend_, static_cast<int64_t>(tokens.size()), qkv_size(), values, layout);
+    DeviceMatrix qkv(backend_, static_cast<int64_t>(tokens.size()), qkv_size(), values, layout,
+                     dtype());
     rope_store(qkv, slots, positions, c_.rotation != Rotation::kNone);
     return qkv;
   }

@@ -24,6 +24,17 @@ class Random {
     for (float& value : values) value = static_cast<float>(normal(engine_));
     return values;
   }
+  // Sums of four uniform numbers, of variance one: nearly as good, and ten times as fast.
+  std::vector<float> nearly_normals(int64_t count) {
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& value : values) {
+      const uint64_t four = engine_();
+      const uint64_t sum =
+          (four & 0xffff) + (four >> 16 & 0xffff) + (four >> 32 & 0xffff) + (four >> 48);
+      value = (static_cast<float>(sum) - 131070.0f) * static_cast<float>(0x1p-16 * 1.7320508);
+    }
+    return values;
+  }
   std::vector<int32_t> integers_below(int64_t count, int64_t bound) {
     std::vector<int32_t> values(static_cast<size_t>(count));
     for (int32_t& value : values) value = below(bound);
