@@ -233,7 +233,10 @@ Schema SchemaRewriter::typed(const Schema& schema, const Place& place) {
     constexpr std::string_view kKnown[] = {"null",   "boolean", "integer", "number",
                                            "string", "array",   "object"};
     for (const Schema& type : list) {
-      const auto* known = std::find(std::begin(kKnown), std::end(kKnown), type);
+      const auto* known =
+          std::find_if(std::begin(kKnown), std::end(kKnown), [&](std::string_view name) {
+            return type.is_string() && type.get_ref<const std::string&>() == name;
+          });
       if (known == std::end(kKnown)) {
         refuse_schema(child_path(place.path, "type"), "expected a type of JSON or a list of them");
       }
