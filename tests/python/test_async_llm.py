@@ -327,7 +327,8 @@ def test_other_tasks_run_while_many_outputs_are_read(make):
     llm._core.thread().pause()
 
     async def main():
-        params = SamplingParams(max_tokens=50, output_kind=FINAL_ONLY)
+        # With a stop string, which never comes, each token is an output.
+        params = SamplingParams(max_tokens=50, output_kind=FINAL_ONLY, stop=["\0never"])
         tasks = [asyncio.ensure_future(all_of(llm, [5], params)) for _ in range(200)]
         while len(llm.fake.live) < 200:
             await asyncio.sleep(0)

@@ -235,7 +235,6 @@ def test_compute_logits_checks_its_ids(engine: _core.Engine) -> None:
         ("max_model_len", 10**9),
         ("max_num_seqs", 0),
         ("max_num_seqs", -1),
-        ("max_num_batched_tokens", 0),
         ("max_num_batched_tokens", -1),
         ("num_kv_blocks", -1),
         ("kv_cache_memory_bytes", -1),

@@ -79,9 +79,8 @@ def test_together_equals_alone(model: Path, alone: list[Tokens], options: dict[s
     stats = engine.stats()
     assert stats["num_running"] == stats["num_waiting"] == stats["num_blocks_used"] == 0
     assert stats["num_requests_finished"] == NUM_PROMPTS
-    # Where all prompts start in one step there is nothing to share yet.
-    staggered = "max_num_batched_tokens" in options or "max_num_seqs" in options
-    assert (stats["prefix_cache_hits"] > 0) == staggered
+    # Also where all prompts start in one step.
+    assert (stats["prefix_cache_hits"] > 0) == options.get("enable_prefix_caching", True)
 
 
 @pytest.mark.parametrize("prefix_caching", [True, False])

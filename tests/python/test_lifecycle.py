@@ -347,7 +347,7 @@ def test_a_forked_child_gets_an_error_and_no_hang(model: Path) -> None:
         import os, signal
         from octavo import LLM, SamplingParams
         from octavo.errors import OctavoError
-        options = dict(device=DEVICE, dtype="float32", num_gpu_blocks_override=64)
+        options = dict(device={DEVICE!r}, dtype="float32", num_gpu_blocks_override=64)
         llm = LLM({str(model)!r}, **options)
         greedy = SamplingParams(temperature=0, max_tokens=4)
         first = llm.generate("Hi", greedy, use_tqdm=False)[0].outputs[0].token_ids
